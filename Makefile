@@ -1,0 +1,44 @@
+# Two commands for a fresh machine: `make verify` and `make test`. Every target sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+# Tiny tensors: more than one thread only adds noise, and sums keep their order on one.
+export OMP_NUM_THREADS := 1
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help setup verify test lint format truth-table clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup: $(INSTALLED)  ## a virtual environment in .venv, every version pinned by constraints.txt
+
+verify: setup  ## record a gradient tape from a real run and check every invariant on it
+	$(BIN)/python -m reference --record build/tapes
+	$(BIN)/projected-grpo verify --tape build/tapes/route.safetensors
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: setup  ## formatting, lint, types, import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## put the code into its format
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+truth-table: setup  ## write the truth table of docs/theory.md anew
+	$(BIN)/python -m invariants.truth_table --write docs/theory.md
+
+clean:  ## remove what the other targets made
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

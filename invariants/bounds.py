@@ -1,0 +1,57 @@
+"""A-priori rounding bounds, after Higham, Accuracy and Stability of Numerical Algorithms (2002), chapters 2 and 3.
+
+u is the unit roundoff of the subject's dtype; gamma(n) = n u / (1 - n u) bounds the relative error of n rounded
+operations in a row, in whatever order they are summed.
+"""
+
+import torch
+from torch import Tensor
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """Half the distance from 1 to the next number."""
+    return torch.finfo(dtype).eps / 2
+
+
+def gamma(n: float, dtype: torch.dtype) -> float:
+    """n u / (1 - n u); infinite (and so unable to judge) once n u reaches 1."""
+    nu = n * unit_roundoff(dtype)
+    return nu / (1 - nu) if nu < 1 else float("inf")
+
+
+def underflow(operations: int, dtype: torch.dtype) -> float:
+    """What `operations` results below the normal range can lose, also where the hardware flushes them to zero."""
+    return operations * torch.finfo(dtype).tiny
+
+
+def removed_error(g: Tensor, V: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """Forward error of removed = scale V^T gate(V g), elementwise; g (r,), V (k, r) in float64 -> (r,).
+
+    Two products of lengths r and k, a gate that is 1-Lipschitz, a scaling:
+    scale gamma(r + k + 4) |V|^T (|V| |g|), as |gate(c)| <= |c| <= |V| |g|.
+    """
+    k, r = V.shape
+    amplified = V.abs().T @ (V.abs() @ g.abs())  # (r,)
+    return scale * (gamma(r + k + 4, dtype) * amplified + underflow(r + k + 4, dtype))
+
+
+def orthonormality_defect(V: Tensor) -> float:
+    """||V V^T - diag(0/1)||_F in float64: what storing V in its dtype cost; the input's fault, not the subject's."""
+    V = V.double()
+    target = torch.diag((V.norm(dim=1) > 0.5).double())
+    return float((V @ V.T - target).norm())
+
+
+def trajectory_error(steps: int, width: int, moved: float, size: float, dtype: torch.dtype) -> float:
+    """Rounding error after `steps` steps of two runs that are equal in exact arithmetic.
+
+    Per step at most 16 + width rounded operations on quantities no larger than the largest move of a step (`moved`),
+    and one on the parameter (`size`). A stable linear optimizer carries an error on with weights at most 1 in its
+    buffers, so that after t steps an early error counts at most t times:
+
+        u steps ((16 steps + width) moved + width size)
+
+    width is the length of the longest sum inside a step: r + k + 8. The hypothesis of bounded weights is the
+    theorem's own: it excludes optimizers that amplify what they are fed.
+    """
+    return unit_roundoff(dtype) * steps * ((16 * steps + width) * moved + width * size)

@@ -1,0 +1,17 @@
+"""Every error that the suite raises on purpose; each message names the thing and the mend."""
+
+
+class SuiteError(ValueError):
+    """Base of the suite's errors; the command line turns it into one sentence and exit code 2."""
+
+
+class SubjectImportError(SuiteError):
+    """`module:object` names no subject that can be imported."""
+
+
+class SubjectContractError(SuiteError):
+    """A subject's callable takes or returns something other than its capability says."""
+
+
+class UnknownInvariantError(SuiteError):
+    """An id that no invariant has, in `only`, `claims` or `expected_violations`."""

@@ -1,0 +1,183 @@
+"""clip.*: one limit for everything that a step feeds its optimizers.
+
+The checks read the gradients that the optimizers were fed, after the clip; a loop that doesn't show them is told so.
+"""
+
+import torch
+from torch import Tensor
+
+from invariants.bounds import gamma, orthonormality_defect, removed_error, unit_roundoff
+from invariants.hypotheses import has_a_clip, keeps_the_norm, scales_both_alike, splits_gradients
+from invariants.measurement import Measurement, elementwise, same_bits, worst
+from invariants.registry import invariant
+from invariants.trials import StepTrial, Trajectory, gate_scale
+
+
+def fed(trajectory: Trajectory, step: int) -> Tensor | None:
+    """Everything that one step fed its optimizers, as one long vector; None if the loop does not show it."""
+    if trajectory.deployed_grad is None or trajectory.quarantine_grad is None:
+        return None
+    both = (trajectory.deployed_grad[step], trajectory.quarantine_grad[step])
+    present = [g for part in both for _, g in sorted(part.items()) if g is not None]
+    return torch.cat(present) if present else None
+
+
+def fed_at_every_step(trajectory: Trajectory, steps: int) -> list[Tensor] | None:
+    """What every step fed; None if the loop does not show it."""
+    vectors = [fed(trajectory, step) for step in range(steps)]
+    present = [v for v in vectors if v is not None]
+    return present if len(present) == len(vectors) else None
+
+
+def parts_error(trial: StepTrial, step: int, factor: float = 1.0) -> float:
+    """Forward error, in norm, of both parts of one step's gradient scaled by `factor` before the split."""
+    rule, u = trial.setting.rule, unit_roundoff(trial.dtype)
+    scale = rule.overshoot * gate_scale(rule.gate)
+    total = 0.0
+    for name, g in trial.gradients[step].items():
+        removed = removed_error(factor * g.abs(), trial.basis[name], scale, trial.dtype)
+        amplified = factor * (1 + scale) * g.abs()
+        total += float(removed.norm()) + float((removed + 2 * u * amplified).norm())
+    return total
+
+
+def count(trial: StepTrial) -> int:
+    """How many coordinates a gradient has, over all modules."""
+    return sum(g.numel() for g in trial.gradients[0].values())
+
+
+def clip_rounding(trial: StepTrial) -> float:
+    """Relative error of a norm over both sets, and of the factor made from it."""
+    return gamma(2 * count(trial) + 8, trial.dtype)
+
+
+@invariant(
+    "clip.covers_both", theorem="T7", capability="routed_step", applies=scales_both_alike, events=("clip fired",)
+)
+def covers_both(trial: StepTrial) -> Measurement | None:
+    """The norm over the deployed and the quarantine gradient together is at most the limit, at every step.
+
+    Fails when: a step feeds its optimizers more than the limit.
+
+    Likely cause: the clip covers the deployed set only, or each set by itself; or it is configured and never called.
+    """
+    shown = fed_at_every_step(trial.run("route"), trial.case.steps)
+    if shown is None or trial.max_norm is None:
+        return None
+    bound = clip_rounding(trial) * trial.max_norm
+    return worst(
+        Measurement(
+            max(0.0, float(v.norm()) - trial.max_norm), bound, f"{trial.case.label}, step {step}",
+            {"clip fired": int(norm > trial.max_norm)},
+        )
+        for step, (v, norm) in enumerate(zip(shown, trial.norms, strict=True))
+    )  # fmt: skip
+
+
+@invariant("clip.reaches_limit", theorem="T7", capability="routed_step", applies=keeps_the_norm, events=("clip fired",))
+def reaches_limit(trial: StepTrial) -> Measurement | None:
+    """Where the gradient is longer than the limit, what is fed is as long as the limit, and not shorter.
+
+    Fails when: the clip scales by more than it should.
+
+    Likely cause: the quarantine's gradient, equal to the deployed one's before the split, is counted in the norm
+    (sqrt 2 too long), or the clip is applied twice.
+    """
+    shown = fed_at_every_step(trial.run("route"), trial.case.steps)
+    if shown is None or trial.max_norm is None:
+        return None
+    limit, epsilon, rounding = trial.max_norm, trial.setting.clip_epsilon, clip_rounding(trial)
+    measured = []
+    for step, (v, norm) in enumerate(zip(shown, trial.norms, strict=True)):
+        if norm <= limit:
+            continue
+        split_error = parts_error(trial, step, limit / norm) + _defect(trial) * limit
+        bound = limit * (rounding + epsilon / norm) + (split_error if trial.setting.space == "gradient" else 0.0)
+        residual = max(0.0, limit - float(v.norm()))
+        measured.append(Measurement(residual, bound, f"{trial.case.label}, step {step}", {"clip fired": 1}))
+    return worst(measured)
+
+
+def _defect(trial: StepTrial) -> float:
+    return max(orthonormality_defect(V) for V in trial.basis.values())
+
+
+@invariant(
+    "clip.common_factor", theorem="T8", capability="routed_step", applies=scales_both_alike, events=("clip fired",)
+)
+def common_factor(trial: StepTrial) -> Measurement | None:
+    """The clip scales every module and both sets by one and the same factor.
+
+    Fails when: the direction of what is fed changes with the clip.
+
+    Likely cause: a clip per module, per parameter group or per set.
+    """
+    clipped = fed_at_every_step(trial.run("route"), trial.case.steps)
+    free = fed_at_every_step(trial.run("route", clipped=False), trial.case.steps)
+    if clipped is None or free is None or trial.max_norm is None:
+        return None
+    u, measured = unit_roundoff(trial.dtype), []
+    for step, (a, b, norm) in enumerate(zip(clipped, free, trial.norms, strict=True)):
+        if a.numel() != b.numel() or float(b.norm()) == 0:
+            continue
+        factor = float(a @ b / (b @ b))
+        bound = 2 * abs(factor) * parts_error(trial, step) + (8 * u + gamma(count(trial), torch.float64)) * float(
+            a.norm()
+        )
+        measured.append(
+            elementwise(
+                (a - factor * b).norm(), bound, f"{trial.case.label}, step {step}", clip_fired=norm > trial.max_norm
+            )
+        )
+    return worst(measured)
+
+
+@invariant(
+    "clip.inactive_below", theorem="T8", capability="routed_step", applies=has_a_clip, events=("steps below the limit",)
+)
+def inactive_below(trial: StepTrial) -> Measurement:
+    """A limit above every norm changes nothing: the run is the one without a clip, bit for bit.
+
+    Fails when: gradients below the limit are scaled.
+
+    Likely cause: gradients are normalised instead of clipped, or the factor is not capped at 1.
+    """
+    scale = trial.setting.rule.overshoot * gate_scale(trial.setting.rule.gate)
+    limit = 4 * (1 + scale) * max(trial.norms)
+    intervention = "route" if "route" in trial.setting.interventions else trial.setting.interventions[-1]
+    high = trial.advance(trial.fresh(intervention, max_norm=limit), trial.gradients)
+    free = trial.run(intervention, clipped=False)
+    where = trial.case.label
+    pairs = [
+        *zip(high.deployed, free.deployed, strict=True),
+        *zip(high.quarantine, free.quarantine, strict=True),
+    ]
+    return worst(
+        same_bits(a[name], b[name], f"{where}, {name}", steps_below_the_limit=1) for a, b in pairs for name in a
+    )
+
+
+@invariant(
+    "clip.vanilla_norm", theorem="T7", capability="routed_step", applies=splits_gradients,
+    events=("something removed",),
+)  # fmt: skip
+def vanilla_norm(trial: StepTrial) -> Measurement | None:
+    """Without a limit the two fed gradients together are as long as the vanilla gradient.
+
+    Fails when: a logged joint norm is not that of the gradient that was computed.
+
+    Likely cause: the split adds length (rows not orthonormal), or the norm of one set is logged as that of both.
+    """
+    shown = fed_at_every_step(trial.run("route", clipped=False), trial.case.steps)
+    if shown is None:
+        return None
+    rounding = clip_rounding(trial)
+    return worst(
+        Measurement(
+            abs(float(v.norm()) - norm),
+            rounding * norm + parts_error(trial, step) + _defect(trial) * norm,
+            f"{trial.case.label}, step {step}",
+            {"something removed": trial.removed_something},
+        )
+        for step, (v, norm) in enumerate(zip(shown, trial.norms, strict=True))
+    )

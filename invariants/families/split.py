@@ -1,0 +1,360 @@
+"""split.*: the algebra of one gradient and one basis.
+
+c = V g        removed = overshoot V^T gate(c)        kept = g - removed
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from invariants.bounds import gamma, orthonormality_defect, removed_error, underflow, unit_roundoff
+from invariants.cases import orthonormal_rows
+from invariants.hypotheses import (
+    is_a_projection,
+    is_linear,
+    leaves_a_known_remainder,
+    of_rule,
+    removes_all_at_once,
+    rescales,
+    restores_the_sum,
+)
+from invariants.measurement import Measurement, elementwise, same_bits, worst
+from invariants.registry import invariant
+from invariants.trials import SplitTrial
+from reference import split as reference_split
+
+
+def squares_stay_in_range(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether norms of x can be computed by squaring without overflow and without losing digits to underflow."""
+    info = torch.finfo(dtype)
+    largest = float(x.abs().max()) if x.numel() else 0.0
+    return largest == 0.0 or (info.tiny / info.eps**2 < largest**2 and largest**2 * x.numel() < info.max * info.eps)
+
+
+def remainder_error(trial: SplitTrial) -> Tensor:
+    """How far V kept may be from c - c_use, (k,): the error of kept seen through V, and rows that are only nearly
+    orthonormal."""
+    through = trial.V.abs() @ trial.kept_bound  # (k,)
+    arbiter = gamma(trial.g.numel() + 2, torch.float64) * (trial.V.abs() @ (trial.kept.abs() + trial.g.abs()))
+    bound: Tensor = through + orthonormality_defect(trial.V) * trial.c_use.norm() + arbiter
+    return bound
+
+
+@invariant(
+    "split.conservation",
+    theorem="T1",
+    capability="split",
+    applies=of_rule(restores_the_sum),
+    events=("something removed",),
+)
+def conservation(trial: SplitTrial) -> Measurement:
+    """kept + removed = g: the two parts add up to the gradient.
+
+    Where kept is computed by subtracting the stored, rounded removed, |fl(kept + removed) - g| is at most
+    2 u max(|g|, |removed|, |kept|) elementwise, for all values. A fused product and subtraction obeys
+    3 u max + gamma_k sum_j |V_ji| |c_use_j| instead.
+
+    Fails when: mass of the gradient appears or disappears in the split.
+
+    Likely cause: removed is written before kept in place, or one of the two is scaled and the other is not.
+    """
+    g, kept, removed = trial.g, trial.kept, trial.removed
+    u = unit_roundoff(trial.dtype)
+    total = (kept.to(trial.dtype) + removed.to(trial.dtype)).double()
+    largest = torch.stack([g.abs(), removed.abs(), kept.abs()]).amax(dim=0)
+    if trial.setting.subtracts_stored:
+        bound = 2 * u * largest
+    else:
+        bound = 3 * u * largest + gamma(max(trial.V.shape[0], 1), trial.dtype) * (trial.V.abs().T @ trial.c_use.abs())
+    tiny = underflow(2, trial.dtype)
+    return elementwise(total - g, bound + tiny, trial.case.label, something_removed=bool(removed.any()))
+
+
+@invariant(
+    "split.pythagoras",
+    theorem="T2",
+    capability="split",
+    applies=of_rule(is_a_projection),
+    events=("something removed",),
+)
+def pythagoras(trial: SplitTrial) -> Measurement:
+    """kept and removed are orthogonal, so that their squared norms add up to that of the gradient.
+
+    Fails when: the removed part is no orthogonal projection onto the rows that the gate lets through.
+
+    Likely cause: rows of V that are used without being orthonormal, or a coefficient that is scaled.
+    """
+    kept, removed = trial.kept, trial.removed
+    errors = (kept.abs() * trial.removed_bound + removed.abs() * trial.kept_bound).sum()
+    errors = errors + (trial.removed_bound * trial.kept_bound).sum()
+    arbiter = gamma(kept.numel() + 2, torch.float64) * (kept.abs() * removed.abs()).sum()
+    bound = errors + arbiter + orthonormality_defect(trial.V) * trial.c_use.square().sum()
+    return elementwise(kept @ removed, bound, trial.case.label, something_removed=bool(removed.any()))
+
+
+@invariant(
+    "split.one_sided", theorem="T3", capability="split", applies=of_rule(leaves_a_known_remainder),
+    events=("positive coefficient", "negative coefficient"),
+)  # fmt: skip
+def one_sided(trial: SplitTrial) -> Measurement:
+    """What is kept has no hack-ward component: V kept is -relu(-c) one-sided, 0 without a gate, -c reversed.
+
+    Fails when: a hack-ward component survives, or an anti-hack component is removed too.
+
+    Likely cause: the sign of V is flipped, or the gate is applied to the wrong side.
+    """
+    expected = trial.c - trial.c_use
+    return elementwise(
+        trial.V @ trial.kept - expected, remainder_error(trial), trial.case.label,
+        positive_coefficient=bool((trial.c > 0).any()), negative_coefficient=bool((trial.c < 0).any()),
+    )  # fmt: skip
+
+
+@invariant(
+    "split.idempotence",
+    theorem="T4",
+    capability="split",
+    applies=of_rule(removes_all_at_once),
+    events=("something removed",),
+)
+def idempotence(trial: SplitTrial) -> Measurement:
+    """Splitting what was kept removes nothing more.
+
+    Fails when: one pass leaves a part of what it is meant to remove.
+
+    Likely cause: rows of V that overlap, or a component that is only partly removed.
+    """
+    _, again = trial.split(trial.kept, trial.V)
+    left = remainder_error(trial)  # (k,) at most this much of each coefficient survives
+    rounding = removed_error(trial.kept, trial.V, trial.scale, trial.dtype)
+    bound = trial.scale * (trial.V.abs().T @ left) + rounding
+    return elementwise(again, bound, trial.case.label, something_removed=bool(trial.removed.any()))
+
+
+@invariant("split.homogeneity", theorem="T5", capability="split", events=("something removed",))
+def homogeneity(trial: SplitTrial) -> Measurement | None:
+    """A gradient twice as long is split into parts twice as long, bit for bit for powers of two.
+
+    Fails when: the split depends on the length of the gradient and not only on its direction.
+
+    Likely cause: an absolute threshold or epsilon in the gate or in the projection.
+    """
+    if trial.setting.preserve_magnitude and not squares_stay_in_range(trial.g, trial.dtype):
+        return None
+    measured = []
+    for factor in (2.0, 0.25, 64.0):
+        scaled = trial.g * factor
+        if float(scaled.abs().max()) > torch.finfo(trial.dtype).max / 2**10:
+            continue
+        tiny = underflow(trial.g.numel() + trial.V.shape[0] + 4, trial.dtype) * (1 + factor)
+        for part, at_one in zip(trial.split(scaled, trial.V), trial.parts, strict=True):
+            measured.append(
+                elementwise(
+                    part - factor * at_one, tiny, f"{trial.case.label}, times {factor:g}",
+                    something_removed=bool(trial.removed.any()),
+                )
+            )  # fmt: skip
+    return worst(measured)
+
+
+@invariant(
+    "split.additivity", theorem="T5", capability="split", applies=of_rule(is_linear), events=("something removed",)
+)
+def additivity(trial: SplitTrial) -> Measurement:
+    """A gate that is linear splits a sum into the sums of the parts.
+
+    Fails when: a gate that is declared linear is not.
+
+    Likely cause: a rectified gate under the name of no_gate or reverse.
+    """
+    g, V, u = trial.g, trial.V, unit_roundoff(trial.dtype)
+    other = trial.g.roll(1)
+    total = (g + other).to(trial.dtype).double()  # what the subject gets, rounded
+    through = trial.scale * (V.abs().T @ (V.abs() @ (u * total.abs())))
+    rounding = sum(
+        (removed_error(x, V, trial.scale, trial.dtype) for x in (g, other, total)), start=torch.zeros_like(g)
+    )
+    removed_bound = rounding + through + gamma(2, torch.float64) * trial.scale * V.abs().T @ (V.abs() @ total.abs())
+    kept_bound = removed_bound + 4 * u * (g.abs() + other.abs() + total.abs() + removed_bound)
+    parts, others, totals = trial.parts, trial.split(other, V), trial.split(total, V)
+    return worst(
+        elementwise(
+            whole - a - b, bound + 4 * u * (a.abs() + b.abs()), trial.case.label,
+            something_removed=bool(trial.removed.any()),
+        )
+        for whole, a, b, bound in zip(totals, parts, others, (kept_bound, removed_bound), strict=True)
+    )  # fmt: skip
+
+
+@invariant("split.null_baseline", theorem="T6", capability="split", events=("gradients drawn",), per="setting")
+def null_baseline(trial: SplitTrial) -> Measurement:
+    """Of isotropic noise the split removes a known share: E |removed|^2 / |g|^2 = k/2r one-sided, k/r without a gate.
+
+    Reversed it is 4 k/r; overshoot enters squared. The bound is five standard errors, from the exact second moment:
+    with c_i^2 / |g|^2 jointly Dirichlet, E c_i^4 = 3 / r(r+2) and E c_i^2 c_j^2 = 1 / r(r+2) on the sphere.
+
+    Fails when: the split removes more or less of noise than chance gives it.
+
+    Likely cause: rows that are not unit vectors, relu taken after summing over rows, or k counting zero rows.
+    """
+    n, r, k = 400, 32, 6
+    draw = torch.Generator().manual_seed(7)
+    V = orthonormal_rows(k, r, draw)
+    shares = []
+    for _ in range(n):
+        g = torch.randn(r, dtype=torch.float64, generator=draw)
+        shares.append(float(trial.split(g, V)[1].square().sum() / g.square().sum()))
+    if trial.setting.gate == "one_sided":
+        mean, second = k / (2 * r), (1.5 * k + k * (k - 1) / 4) / (r * (r + 2))
+    else:
+        mean, second = k / r, (3 * k + k * (k - 1)) / (r * (r + 2))
+    standard_error = math.sqrt((second - mean**2) / n)
+    # Rounding moves a share by at most twice the relative error of removed, which is below gamma(r + k + 4) sqrt(k).
+    bound = trial.scale**2 * (5 * standard_error + 2 * math.sqrt(k) * gamma(r + k + 4, trial.dtype))
+    residual = abs(sum(shares) / n - trial.scale**2 * mean)
+    return Measurement(residual, bound, f"mean over {n} draws, r={r}, k={k}", {"gradients drawn": n})
+
+
+@invariant("split.span", theorem="T2", capability="split", events=("something removed",))
+def span(trial: SplitTrial) -> Measurement:
+    """What is removed lies in the span of V.
+
+    Fails when: the removed part has a component that the basis does not.
+
+    Likely cause: another basis for projecting than for expanding, or removed computed as g - kept after rescaling.
+    """
+    V, removed = trial.V, trial.removed
+    outside = removed - V.T @ (V @ removed)
+    through = trial.removed_bound + V.abs().T @ (V.abs() @ trial.removed_bound)
+    arbiter = gamma(sum(V.shape) + 2, torch.float64) * (removed.abs() + V.abs().T @ (V.abs() @ removed.abs()))
+    bound = through + arbiter + orthonormality_defect(V) * trial.c_use.norm()
+    return elementwise(outside, bound, trial.case.label, something_removed=bool(removed.any()))
+
+
+@invariant("split.matches_reference", theorem="T1", capability="split", events=("something removed",))
+def matches_reference(trial: SplitTrial) -> Measurement | None:
+    """Both parts equal the specification's.
+
+    Fails when: the subject computes another split than its setting says.
+
+    Likely cause: another gate, overshoot or orientation than declared.
+    """
+    exact = reference_split(trial.g, trial.V, trial.setting.rule)
+    own = removed_error(trial.g, trial.V, trial.scale, torch.float64)
+    removed = elementwise(
+        trial.removed - exact.removed, trial.removed_bound + own, trial.case.label,
+        something_removed=bool(exact.removed.any()),
+    )  # fmt: skip
+    if not trial.setting.preserve_magnitude:
+        rounding = own + unit_roundoff(torch.float64) * (trial.g.abs() + exact.removed.abs())  # of the exact kept
+        return worst([removed, elementwise(trial.kept - exact.kept, trial.kept_bound + rounding, trial.case.label)])
+    rescaling = _rescaling_error(trial)
+    if rescaling is None:
+        return None
+    difference = (trial.kept - exact.kept).norm()
+    return worst([removed, elementwise(difference, rescaling, trial.case.label)])
+
+
+def _rescaling_error(trial: SplitTrial) -> float | None:
+    """Error of |g| kept / |kept| in norm; None where kept is too short to have a direction in this dtype.
+
+    With e the error of kept before rescaling, the direction is off by at most 2 e / (|kept| - e).
+    """
+    if not squares_stay_in_range(trial.g, trial.dtype):
+        return None
+    unscaled = trial.g - trial.V.T @ trial.c_use
+    e = float(trial.kept_bound.norm())
+    if float(unscaled.norm()) <= 4 * e:
+        return None
+    norms = gamma(2 * trial.g.numel() + 8, trial.dtype) + gamma(2 * trial.g.numel() + 8, torch.float64)
+    return float(trial.g.norm()) * (2 * e / (float(unscaled.norm()) - e) + norms)
+
+
+@invariant("split.empty_basis", theorem="T1", capability="split", events=("gradient is not zero",))
+def empty_basis(trial: SplitTrial) -> Measurement:
+    """With k = 0 everything is kept and nothing removed.
+
+    Fails when: a module without hack directions is touched by the split.
+
+    Likely cause: an empty basis is padded with something other than zero rows, or divided by its norm.
+    """
+    kept, removed = trial.split(trial.g, trial.V[:0])
+    slack = 0.0
+    if trial.setting.preserve_magnitude:  # kept |g| / |kept| may round
+        if not squares_stay_in_range(trial.g, trial.dtype):
+            return same_bits(removed, torch.zeros_like(removed), trial.case.label)
+        slack = gamma(2 * trial.g.numel() + 8, trial.dtype)
+    nonzero = bool(trial.g.any())
+    return worst([
+        same_bits(removed, torch.zeros_like(removed), trial.case.label),
+        elementwise(kept - trial.g, slack * trial.g.abs(), trial.case.label, gradient_is_not_zero=nonzero),
+    ])  # fmt: skip
+
+
+@invariant("split.zero_rows", theorem="T1", capability="split", events=("something removed",))
+def zero_rows(trial: SplitTrial) -> Measurement | None:
+    """Zero rows in V change nothing: they are how modules of unequal k share one tensor.
+
+    Fails when: padding changes what is removed.
+
+    Likely cause: rows are normalised on the way in (0/0), or counted in the share that is removed.
+    """
+    padded = torch.cat([trial.V, torch.zeros(2, trial.g.numel(), dtype=torch.float64)])
+    _, removed = trial.split(trial.g, padded)
+    bound = trial.removed_bound + removed_error(trial.g, padded, trial.scale, trial.dtype)
+    return elementwise(
+        removed - trial.removed, bound, trial.case.label, something_removed=bool(trial.removed.any())
+    )  # fmt: skip
+
+
+@invariant(
+    "split.preserves_magnitude",
+    theorem="T1",
+    capability="split",
+    applies=of_rule(rescales),
+    events=("something removed",),
+)
+def preserves_magnitude(trial: SplitTrial) -> Measurement | None:
+    """What is kept is as long as the gradient was, wherever anything is kept.
+
+    Fails when: the rescaling is missing, or uses another norm.
+
+    Likely cause: the norm is taken after the split, or over all modules together.
+    """
+    if _rescaling_error(trial) is None:
+        return None
+    residual = trial.kept.norm() - trial.g.norm()
+    bound = gamma(2 * trial.g.numel() + 8, trial.dtype) * trial.g.norm()
+    return elementwise(residual, bound, trial.case.label, something_removed=bool(trial.removed.any()))
+
+
+@invariant("split.zero_gradient", theorem="T5", capability="split", per="setting", events=("zero gradient split",))
+def zero_gradient(trial: SplitTrial) -> Measurement:
+    """A zero gradient is split into zeros.
+
+    Fails when: zero in gives NaN or anything else out.
+
+    Likely cause: a division by the gradient's or the kept part's norm.
+    """
+    V = orthonormal_rows(3, 8, torch.Generator().manual_seed(11))
+    zero = torch.zeros(8, dtype=torch.float64)
+    parts = trial.split(zero, V)
+    return worst(same_bits(part, zero, "zero gradient, r=8, k=3", zero_gradient_split=1) for part in parts)
+
+
+@invariant("split.purity", theorem="T1", capability="split", events=("something removed",))
+def purity(trial: SplitTrial) -> Measurement:
+    """The split leaves its arguments as they were, and gives the same bits when it is called again.
+
+    Fails when: g or V is overwritten, or the result depends on an earlier call.
+
+    Likely cause: an in-place operation on a view of the gradient, or a buffer that is handed out twice.
+    """
+    g, V = trial.g.to(trial.dtype), trial.V.to(trial.dtype)
+    first = [part.clone() for part in trial.raw(g, V)]
+    second = trial.raw(g, V)
+    pairs = [(g, trial.g), (V, trial.V), *zip(second, first, strict=True)]
+    return worst(
+        same_bits(a.double(), b.double(), trial.case.label, something_removed=bool(first[1].any())) for a, b in pairs
+    )

@@ -1,0 +1,132 @@
+"""The hypotheses of the theorems, as predicates on settings: why a theorem says nothing, or None where it does."""
+
+from collections.abc import Callable
+
+from invariants.subject import SplitSetting, StepSetting
+from reference import SGD, AdamW, SplitRule
+
+RESCALES = "preserve_magnitude rescales what is kept"
+
+
+def restores_the_sum(rule: SplitRule) -> str | None:
+    """kept + removed = g needs both parts unscaled."""
+    return RESCALES if rule.preserve_magnitude else None
+
+
+def is_a_projection(rule: SplitRule) -> str | None:
+    """Orthogonal parts need each row's component removed once, or not at all."""
+    if rule.preserve_magnitude:
+        return RESCALES
+    if rule.overshoot != 1:
+        return f"overshoot {rule.overshoot:g} is no projection"
+    return "reverse removes twice the component" if rule.gate == "reverse" else None
+
+
+def removes_all_at_once(rule: SplitRule) -> str | None:
+    """After one pass no component is left that the gate would let through."""
+    if rule.preserve_magnitude:
+        return RESCALES
+    if (rule.gate == "one_sided" and rule.overshoot >= 1) or (rule.gate == "no_gate" and rule.overshoot == 1):
+        return None
+    return f"{rule.gate} with overshoot {rule.overshoot:g} leaves a component that is removed again"
+
+
+def leaves_a_known_remainder(rule: SplitRule) -> str | None:
+    """V kept has the stated form at overshoot 1 only."""
+    if rule.preserve_magnitude:
+        return RESCALES
+    return None if rule.overshoot == 1 else f"overshoot {rule.overshoot:g} leaves another component"
+
+
+def is_linear(rule: SplitRule) -> str | None:
+    """Additivity needs a linear gate."""
+    if rule.preserve_magnitude:
+        return "preserve_magnitude is not linear"
+    return "relu is not additive" if rule.gate == "one_sided" else None
+
+
+def rescales(rule: SplitRule) -> str | None:
+    """Only preserve_magnitude promises a length."""
+    return None if rule.preserve_magnitude else "nothing is rescaled without preserve_magnitude"
+
+
+def of_rule(hypothesis: Callable[[SplitRule], str | None]) -> Callable[[SplitSetting | StepSetting], str | None]:
+    """A hypothesis on the rule alone, asked of a whole setting."""
+    return lambda setting: hypothesis(setting.rule)
+
+
+def runs(*interventions: str) -> Callable[[StepSetting], str | None]:
+    """The loop must have these arms."""
+
+    def reason(setting: StepSetting) -> str | None:
+        missing = [i for i in interventions if i not in setting.interventions]
+        return f"the loop has no {' and no '.join(missing)}" if missing else None
+
+    return reason
+
+
+def has_a_clip(setting: StepSetting) -> str | None:
+    """There must be something that limits the norm."""
+    return None if setting.clip else "the loop has no clip"
+
+
+def scales_both_alike(setting: StepSetting) -> str | None:
+    """One common factor for both sets."""
+    if setting.clip in ("separate", "deployed_only"):
+        return f"clip {setting.clip!r} scales the two sets apart"
+    return has_a_clip(setting) or runs("route")(setting)
+
+
+def keeps_the_norm(setting: StepSetting) -> str | None:
+    """What is fed must be, together, as long as the clipped gradient."""
+    if setting.space == "gradient" and (reason := is_a_projection(setting.rule)):
+        return reason
+    return scales_both_alike(setting)
+
+
+def splits_gradients(setting: StepSetting) -> str | None:
+    """Two gradients must be fed, that are orthogonal parts of one."""
+    if setting.space != "gradient":
+        return f"in {setting.space} space one unsplit gradient is fed"
+    return is_a_projection(setting.rule) or runs("route")(setting)
+
+
+def can_keep_the_sum(setting: StepSetting) -> str | None:
+    """Both sets scaled alike, and the clipped route as long as the clipped vanilla gradient."""
+    if setting.rule.preserve_magnitude:
+        return RESCALES
+    if setting.clip in ("separate", "deployed_only"):
+        return f"clip {setting.clip!r} scales the two sets apart"
+    if setting.space == "gradient" and setting.clip and (reason := is_a_projection(setting.rule)):
+        return f"{reason}, so a clipped route is shorter than a clipped vanilla gradient"
+    return runs("none", "route")(setting)
+
+
+def can_match_erase(setting: StepSetting) -> str | None:
+    """The clip must see the same norms in both arms."""
+    if setting.clip == "joint":
+        return "clip 'joint' scales erase by a norm without the removed part"
+    return runs("erase", "route")(setting)
+
+
+def removes_the_component(setting: StepSetting) -> str | None:
+    """Nothing hack-ward may be left by one split."""
+    return removes_all_at_once(setting.rule) or runs("none", "route")(setting)
+
+
+def treats_empty_modules_alike(setting: StepSetting) -> str | None:
+    """A module with k = 0 must be clipped under route as under vanilla."""
+    if setting.clip and setting.space == "gradient":
+        if setting.clip in ("separate", "deployed_only"):
+            return f"clip {setting.clip!r} scales by the norm of what is kept"
+        if reason := is_a_projection(setting.rule):
+            return reason
+    return runs("none", "route")(setting)
+
+
+def has_a_reference(setting: StepSetting) -> str | None:
+    """The specification must have this optimizer, with a bound on what rounding does to it."""
+    if setting.reference is None:
+        return "the setting names no reference optimizer"
+    known = isinstance(setting.reference, SGD | AdamW)
+    return None if known else f"no sensitivity is derived for {type(setting.reference).__name__}"

@@ -1,0 +1,46 @@
+"""Finding a subject by name: `module:object`."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from invariants.errors import SubjectImportError
+from invariants.subject import Subject
+
+
+def load_subject(spec: str) -> Subject:
+    """Imports `module:object` and returns the Subject there; the current directory is searched too.
+
+    The object may be a Subject or a function of no arguments that makes one.
+
+    Raises:
+        SubjectImportError: the name is malformed, the module does not import, or there is no Subject.
+    """
+    module_name, colon, path = spec.partition(":")
+    if not (module_name and colon and path):
+        raise SubjectImportError(f"{spec!r} is not of the form module:object, such as mypackage.routing:subject.")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: object = importlib.import_module(module_name)
+    except Exception as error:  # whatever the module raises while it is imported, SyntaxError included
+        kind = type(error).__name__
+        raise SubjectImportError(f"The module {module_name!r} of {spec!r} does not import: {kind}: {error}") from error
+    for attribute in path.split("."):
+        if not hasattr(found, attribute):
+            raise SubjectImportError(
+                f"{module_name!r} imports, but has no {path!r}; name the object that is the Subject."
+            )
+        found = getattr(found, attribute)
+    if callable(found) and not isinstance(found, Subject):
+        try:
+            found = found()
+        except Exception as error:
+            raise SubjectImportError(
+                f"{spec} was called to make a subject and raised {type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(found, Subject):
+        raise SubjectImportError(
+            f"{spec} is a {type(found).__name__}, not an invariants.Subject or a function making one."
+        )
+    return found

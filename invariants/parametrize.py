@@ -1,0 +1,108 @@
+"""The suite inside pytest: one test per subject and invariant, without a plugin and without a base class."""
+
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from invariants.errors import SuiteError
+from invariants.registry import Invariant, selected
+from invariants.report import failure
+from invariants.runner import Bench, Inputs, recorded_tape, run
+from invariants.subject import Subject
+from invariants.verdict import Result, Verdict
+from reference import Tape
+
+if TYPE_CHECKING:
+    import pytest
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """One subject with its trials, shared by its tests and made when the first of them runs."""
+
+    subject: Subject
+    tape: Tape | None
+    seed: int
+    expected_violations: Mapping[str, str]
+
+    @functools.cached_property
+    def bench(self) -> Bench:
+        """The trials; made once."""
+        inputs = Inputs.of(self.tape or recorded_tape(), self.seed)
+        run(self.subject, (), inputs, self.expected_violations)  # checks claims and ids, before anything is measured
+        return Bench(self.subject, inputs.cases)
+
+    def result(self, invariant: Invariant) -> Result:
+        """One invariant under every setting."""
+        return self.bench.result(invariant, self.expected_violations.get(invariant.id))
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """What the test calls: fails with the whole story, and skips with the reason where nothing applies."""
+
+    session: Session
+    invariant: Invariant
+
+    def __call__(self) -> Result:
+        """Runs it."""
+        import pytest
+
+        result = self.session.result(self.invariant)
+        if not result.verdict.green:
+            pytest.fail(failure(result, f"pytest -k '{self.invariant.id}'"), pytrace=False)
+        if result.verdict is Verdict.NOT_APPLICABLE:
+            pytest.skip(result.worst.reason)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class SomethingApplies:
+    """Fails if no selected invariant has anything to say of the subject, since a run like that proves nothing."""
+
+    session: Session
+    invariants: Sequence[Invariant]
+
+    def __call__(self) -> None:
+        """Looks at the capabilities."""
+        import pytest
+
+        if not any(self.session.subject.settings(invariant.capability) for invariant in self.invariants):
+            pytest.fail(
+                f"None of the {len(self.invariants)} selected invariants applies to subject "
+                f"{self.session.subject.name!r}: give it a capability (split, routed_step or adapter).",
+                pytrace=False,
+            )
+
+
+def parametrize_with_checks(
+    subjects: Sequence[Subject],
+    *,
+    expected_violations: Mapping[str, str] | None = None,
+    tape: Tape | None = None,
+    seed: int = 0,
+    only: Collection[str] | None = None,
+) -> "Callable[[Callable[..., object]], pytest.MarkDecorator]":
+    """Parametrises a test function over every invariant of every subject; the argument is called `check`.
+
+        @parametrize_with_checks([subject], expected_violations={"optimizer.keeps_sum": "AdamW is not linear"})
+        def test_my_router(check):
+            check()
+
+    Args are those of `verify`. Raises SuiteError if there is no subject, UnknownInvariantError for unknown ids.
+    """
+    import pytest
+
+    if not subjects:
+        raise SuiteError(
+            "parametrize_with_checks needs at least one subject; an empty list would pass by checking nothing."
+        )
+    chosen = selected(only)
+    selected(expected_violations or {})
+    parameters = []
+    for subject in subjects:
+        session = Session(subject, tape, seed, expected_violations or {})
+        parameters.append(pytest.param(SomethingApplies(session, chosen), id=f"{subject.name}-something applies"))
+        parameters += [pytest.param(Check(session, i), id=f"{subject.name}-{i.id}") for i in chosen]
+    return pytest.mark.parametrize("check", parameters)

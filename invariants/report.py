@@ -1,0 +1,165 @@
+"""A report for people (a terminal table, failures spelled out) and for programs (JSON with a versioned schema)."""
+
+import math
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from invariants.measurement import Measurement
+from invariants.verdict import Report, Result, SettingResult, Verdict
+
+SCHEMA = "projected-grpo/report"
+SCHEMA_VERSION = 1
+
+COLOURS = {
+    Verdict.HOLDS: "green", Verdict.EXPECTED_VIOLATION: "cyan", Verdict.NOT_APPLICABLE: "dim",
+    Verdict.VIOLATED: "bold red", Verdict.UNEXPECTEDLY_HOLDS: "bold red", Verdict.VACUOUS: "bold yellow",
+    Verdict.ERROR: "bold red",
+}  # fmt: skip
+
+
+def head(report: Report) -> str:
+    """One line that says what ran, of what."""
+    return f"ran {report.ran} / applicable {report.applicable} / total {report.total}"
+
+
+def figure(x: float) -> str:
+    """Three digits; 0 means exact."""
+    return "0" if x == 0 else f"{x:.2e}" if math.isfinite(x) else str(x)
+
+
+def table(report: Report) -> Table:
+    """A row per invariant, with the setting that decided it."""
+    rows = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("invariant", "theorem", "verdict"):
+        rows.add_column(column, no_wrap=True)
+    for column in ("residual", "bound", "margin", "settings", "cases"):
+        rows.add_column(column, justify="right", no_wrap=True)
+    rows.add_column("note", overflow="fold")
+    for result in report.results:
+        deciding, measured = result.worst, result.worst.measured
+        numbers = ("", "", "") if measured is None else (
+            figure(measured.residual), figure(measured.bound), f"{measured.margin:.2g}",
+        )  # fmt: skip
+        rows.add_row(
+            result.invariant.id,
+            result.invariant.theorem,
+            Text(result.verdict, style=COLOURS[result.verdict]),
+            *numbers,
+            _settings_judged(result),
+            str(sum(s.cases for s in result.settings)),
+            Text(deciding.reason, style="dim"),
+        )
+    return rows
+
+
+def _settings_judged(result: Result) -> str:
+    """How many of the settings the verdict speaks for."""
+    judged = sum(s.verdict is not Verdict.NOT_APPLICABLE for s in result.settings)
+    return f"{judged}/{len(result.settings)}"
+
+
+def failure(result: Result, reproduce: str) -> str:
+    """What broke, where, by how much, why probably, and how to see it again; needs no knowledge of the check."""
+    invariant = result.invariant
+    lines = [f"{invariant.id}: {result.verdict}", f"  statement     {invariant.statement} ({invariant.theorem})"]
+    for setting in result.settings:
+        if not setting.verdict.green:
+            lines += _failing_setting(setting)
+    if result.verdict is Verdict.VIOLATED:
+        lines += [f"  fails when    {invariant.fails_when}", f"  likely cause  {invariant.likely_cause}"]
+    return "\n".join([*lines, f"  again         {reproduce}"])
+
+
+def _failing_setting(setting: SettingResult) -> list[str]:
+    lines = [f"  setting       {setting.setting}"]
+    if setting.reason:
+        lines.append(f"  because       {setting.reason}")
+    if setting.measured is not None and setting.verdict is not Verdict.VACUOUS:
+        lines += _observed(setting.measured)
+    if setting.counterexample:
+        lines.append(f"  smallest      {setting.counterexample}")
+    return lines
+
+
+def _observed(measured: Measurement) -> list[str]:
+    return [
+        f"  where         {measured.where}",
+        f"  observed      {measured.residual:.6g}, allowed {measured.bound:.6g} (margin {measured.margin:.3g})",
+    ]
+
+
+def reproduce_command(report: Report, result: Result, spec: str | None) -> str:
+    """The command that measures one invariant again."""
+    parts = ["projected-grpo verify", *([spec] if spec else []), f"--only {result.invariant.id}"]
+    return " ".join([*parts, *([f"--seed {report.seed}"] if report.seed else [])])
+
+
+def render(report: Report, *, spec: str | None = None) -> RenderableType:
+    """The whole report for a terminal: the head, the table, and every red result spelled out."""
+    red = [result for result in report.results if not result.verdict.green]
+    parts: list[RenderableType] = [
+        Text(f"{report.subject} ({report.dtype}): {head(report)}", style="bold"), "", table(report), "",
+    ]  # fmt: skip
+    for result in red:
+        parts += [Padding(Text(failure(result, reproduce_command(report, result, spec))), (0, 0, 1, 0))]
+    if report.ok:
+        parts.append(Text(f"all as expected: {head(report)}", style="green"))
+    elif not red:
+        parts.append(Text("red: nothing was applicable to this subject", style="bold red"))
+    else:
+        parts.append(Text(f"red: {len(red)} of {report.total} invariants", style="bold red"))
+    return Group(*parts)
+
+
+def as_text(report: Report, *, spec: str | None = None, width: int = 160) -> str:
+    """The rendered report without colours."""
+    console = Console(width=width, no_color=True, highlight=False)
+    with console.capture() as captured:
+        console.print(render(report, spec=spec))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as plain data. Within one schema version keys are only added; numbers that aren't finite are null."""
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "subject": report.subject,
+        "dtype": report.dtype,
+        "seed": report.seed,
+        "tape": dict(report.tape),
+        "ok": report.ok,
+        "ran": report.ran,
+        "applicable": report.applicable,
+        "total": report.total,
+        "results": [
+            {
+                "id": result.invariant.id,
+                "theorem": result.invariant.theorem,
+                "statement": result.invariant.statement,
+                "verdict": str(result.verdict),
+                "occurred": dict(result.occurred),
+                **_numbers(result.worst.measured),
+                "settings": [
+                    {
+                        "setting": s.setting, "verdict": str(s.verdict), "reason": s.reason, "cases": s.cases,
+                        "counterexample": s.counterexample, **_numbers(s.measured),
+                    }
+                    for s in result.settings
+                ],
+            }
+            for result in report.results
+        ],
+    }  # fmt: skip
+
+
+def _numbers(measured: Measurement | None) -> dict[str, float | str | None]:
+    if measured is None:
+        return {"residual": None, "bound": None, "margin": None, "where": None}
+    numbers = {"residual": measured.residual, "bound": measured.bound, "margin": measured.margin}
+    finite = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
+    return {**finite, "where": measured.where}

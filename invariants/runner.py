@@ -1,0 +1,187 @@
+"""Runs invariants on a subject: every setting, every case; measures, and only then judges."""
+
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from invariants.cases import Case, Cases, build_cases
+from invariants.errors import SubjectContractError
+from invariants.measurement import Measurement, worst
+from invariants.registry import Invariant, selected
+from invariants.subject import Capability, Setting, Subject
+from invariants.trials import AdapterTrial, SplitTrial, StepTrial, Trial
+from invariants.verdict import Report, Result, SettingResult, Verdict
+from reference import Tape
+
+# Which kind of trial a capability is tried by: (callable, setting=, case=, dtype=) -> trial.
+TRIALS: dict[Capability, Callable[..., Trial]] = {
+    "split": SplitTrial, "routed_step": StepTrial, "adapter": AdapterTrial,
+}  # fmt: skip
+
+
+def verify(
+    subject: Subject,
+    *,
+    tape: Tape | None = None,
+    seed: int = 0,
+    only: Collection[str] | None = None,
+    expected_violations: Mapping[str, str] | None = None,
+) -> Report:
+    """Every invariant, or those named by `only`, on a subject.
+
+    Args:
+        subject: the implementation under test.
+        tape: gradients of a real run (`reference.tape.load`); None records a short one in this process.
+        seed: of the adversarial cases; the same seed and tape give the same report.
+        only: ids ("split.conservation") or families ("clip").
+        expected_violations: id -> reason. Strict: one that holds after all is red.
+
+    Raises:
+        UnknownInvariantError: `only`, `expected_violations` or the subject's claims name an invariant that isn't there.
+    """
+    tape = recorded_tape() if tape is None else tape
+    return run(subject, selected(only), Inputs.of(tape, seed), expected_violations or {})
+
+
+@functools.cache
+def recorded_tape() -> Tape:
+    """The tape of the specification's own route arm, recorded once per process."""
+    from reference.loop import LoopConfig, run  # imports transformers, which a replay does not need
+
+    *_, (_, tape) = run(LoopConfig())
+    return tape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Inputs:
+    """What a run checks on, and how it is named in the report."""
+
+    cases: Cases
+    seed: int
+    tape: Mapping[str, object]
+
+    @staticmethod
+    def of(tape: Tape, seed: int) -> "Inputs":
+        """The cases of a tape and a seed, with a description of the tape."""
+        described = {"digest": tape.digest(), "steps": tape.steps, "modules": len(tape.gradients)}
+        return Inputs(cases=build_cases(tape, seed), seed=seed, tape=described)
+
+
+def run(
+    subject: Subject, invariants: Iterable[Invariant], inputs: Inputs, expected_violations: Mapping[str, str]
+) -> Report:
+    """Runs the given invariants; `verify` with its arguments looked up."""
+    selected(expected_violations)  # raises for unknown ids
+    for setting_claims in _all_claims(subject):
+        selected(setting_claims)
+    bench = Bench(subject, inputs.cases)
+    results = tuple(bench.result(i, expected_violations.get(i.id)) for i in invariants)
+    return Report(
+        subject=subject.name, dtype=str(subject.dtype).removeprefix("torch."), seed=inputs.seed, tape=inputs.tape,
+        results=results,
+    )  # fmt: skip
+
+
+def _all_claims(subject: Subject) -> Iterator[Collection[str]]:
+    if subject.claims is not None:
+        yield subject.claims
+    for capability in TRIALS:
+        for setting in subject.settings(capability):
+            if setting.claims is not None:
+                yield setting.claims
+
+
+class Bench:
+    """A subject with its trials: made once per setting and case, and shared by all invariants."""
+
+    def __init__(self, subject: Subject, cases: Cases) -> None:
+        self.subject = subject
+        self.cases = cases
+        self._trials: dict[tuple[Capability, Setting], list[tuple[Case, Trial]]] = {}
+
+    def trials(self, capability: Capability, setting: Setting) -> list[tuple[Case, Trial]]:
+        """The cases that survive the cast to the subject's dtype, with their trials."""
+        key = (capability, setting)
+        if key not in self._trials:
+            function = self.subject.settings(capability)[setting]
+            make, dtype = TRIALS[capability], self.subject.dtype
+            cases = getattr(self.cases, capability)
+            made = [(case, make(function, setting=setting, case=case, dtype=dtype)) for case in cases]
+            self._trials[key] = [(case, trial) for case, trial in made if trial.representable]
+        return self._trials[key]
+
+    def result(self, invariant: Invariant, expected: str | None) -> Result:
+        """One invariant under every setting."""
+        settings = self.subject.settings(invariant.capability)
+        if not settings:
+            lacking = SettingResult(
+                setting="", verdict=Verdict.NOT_APPLICABLE, reason=f"the subject has no {invariant.capability}"
+            )
+            return Result(invariant=invariant, settings=(lacking,))
+        results = tuple(self._under(invariant, setting) for setting in settings)
+        return Result(invariant=invariant, settings=tuple(as_expected(results, expected)))
+
+    def _under(self, invariant: Invariant, setting: Setting) -> SettingResult:
+        if (reason := invariant.applies(setting)) is not None:
+            return SettingResult(setting=setting.label, verdict=Verdict.NOT_APPLICABLE, reason=reason)
+        claimed = self.subject.claims_it(invariant.id, setting)
+        trials = self.trials(invariant.capability, setting)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.cases.seed)  # a subject that draws random numbers draws the same ones every time
+            judged = judge(invariant, setting.label, trials[:1] if invariant.per == "setting" else trials)
+        if claimed or judged.verdict is Verdict.ERROR:
+            return judged
+        outcome = "it held" if judged.verdict is Verdict.HOLDS else f"it was {judged.verdict}"
+        return replace(judged, verdict=Verdict.NOT_APPLICABLE, reason=f"not claimed; {outcome}")
+
+
+def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]) -> SettingResult:
+    """Measures every case, then applies the bound, then asks whether the hypotheses occurred."""
+    measured: list[tuple[Case, Measurement]] = []
+    for case, trial in trials:
+        try:
+            measurement = invariant.check(trial)
+        except Exception as error:
+            kind = "" if isinstance(error, SubjectContractError) else f"{type(error).__name__}: "
+            reason = f"{kind}{error} (case: {case.label})"
+            return SettingResult(setting=label, verdict=Verdict.ERROR, reason=reason)
+        if measurement is not None:
+            measured.append((case, measurement))
+    if not measured:
+        return SettingResult(
+            setting=label, verdict=Verdict.NOT_APPLICABLE, reason="the subject does not show what this check reads"
+        )
+    total = worst(m for _, m in measured)
+    violating = [case for case, m in measured if not m.holds]
+    smallest = min(violating, key=lambda case: case.size).label if violating else ""
+    absent = [event for event in invariant.events if not total.occurred.get(event)]
+    if violating:
+        verdict, reason = Verdict.VIOLATED, ""
+    elif absent:
+        verdict, reason = Verdict.VACUOUS, f"never occurred: {', '.join(absent)}"
+    elif not any(m.can_fail for _, m in measured):
+        verdict, reason = Verdict.VACUOUS, "the bound is infinite in this dtype"
+    else:
+        verdict, reason = Verdict.HOLDS, ""
+    return SettingResult(
+        setting=label, verdict=verdict, reason=reason, measured=total, cases=len(measured), counterexample=smallest
+    )
+
+
+def as_expected(results: Iterable[SettingResult], reason: str | None) -> list[SettingResult]:
+    """Turns violations into expected ones; if none occurred, what held holds unexpectedly."""
+    listed = list(results)
+    if reason is None:
+        return listed
+    violated = any(r.verdict is Verdict.VIOLATED for r in listed)
+    turned = []
+    for r in listed:
+        verdict, why = r.verdict, r.reason
+        if r.verdict is Verdict.VIOLATED:
+            verdict, why = Verdict.EXPECTED_VIOLATION, reason
+        elif r.verdict is Verdict.HOLDS and not violated:
+            verdict, why = Verdict.UNEXPECTEDLY_HOLDS, f"expected to be violated: {reason}"
+        turned.append(replace(r, verdict=verdict, reason=why))
+    return turned

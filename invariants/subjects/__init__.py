@@ -1,0 +1,1 @@
+"""Subjects that ship with the suite."""

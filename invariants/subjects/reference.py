@@ -1,0 +1,176 @@
+"""The specification as a subject: the suite's own zero point."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from invariants.registry import all_but
+from invariants.subject import (
+    AdaptedLinear,
+    AdapterFactory,
+    Claims,
+    SplitFunction,
+    SplitSetting,
+    StepFactory,
+    Stepped,
+    Stepper,
+    StepSetting,
+    Subject,
+)
+from reference import (
+    SGD,
+    AdamW,
+    Gate,
+    Intervention,
+    Optimizer,
+    RoutedState,
+    Routing,
+    SplitRule,
+    gradient_parts,
+    initial,
+    routed_step,
+    split,
+)
+from reference.adapter import SVDLinear, viewed_as
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "SGD": SGD(lr=0.1, momentum=0.9),
+    "SGD with decay": SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, decoupled_decay=0.01),
+    "AdamW": AdamW(lr=0.03),
+}
+RULES = tuple(
+    SplitRule(gate=gate, overshoot=overshoot, preserve_magnitude=preserve)
+    for gate, overshoot, preserve in product(get_args(Gate), (1.0, 1.5), (False, True))
+)
+LEAKS = ("optimizer.update_leak", "optimizer.displacement_leak")
+
+
+def claims(setting: StepSetting) -> Claims:
+    """What the theorems promise of a setting, beyond what makes an invariant inapplicable."""
+    if setting.space == "update":
+        return all_but("optimizer.nonfinite_gradient", *(LEAKS[1:] if setting.rule.gate == "no_gate" else ()))
+    if setting.space == "displacement":
+        return all_but("optimizer.nonfinite_gradient", "optimizer.update_leak")
+    if isinstance(setting.reference, AdamW):
+        return all_but("optimizer.nonfinite_gradient", "optimizer.keeps_sum", "optimizer.span", *LEAKS)
+    decays = setting.optimizer == "SGD with decay"
+    return all_but("optimizer.nonfinite_gradient", *(LEAKS if decays else ()))
+
+
+def split_function(rule: SplitRule) -> SplitFunction:
+    """The specification's split under one rule."""
+
+    def split_with_rule(g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+        kept, removed, _ = split(g, V, rule)
+        return kept, removed
+
+    return split_with_rule
+
+
+def step_factory(routing: Routing) -> StepFactory:
+    """Loops that take the specification's routed step."""
+
+    def factory(
+        start: dict[str, Tensor], basis: dict[str, Tensor], *, intervention: Intervention, max_norm: float | None
+    ) -> Stepper:
+        return _Loop(replace(routing, intervention=intervention, max_norm=max_norm), start, basis).stepper()
+
+    return factory
+
+
+class _Loop:
+    """The specification's pure step, with its state held between calls."""
+
+    def __init__(self, routing: Routing, start: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> None:
+        self.routing, self.basis = routing, basis
+        self.state: RoutedState = initial(routing, start)
+
+    def step(self, g: dict[str, Tensor]) -> Stepped:
+        self.state = routed_step(self.routing, self.state, g, self.basis)
+        fed_unsplit = self.routing.space != "gradient"
+        parts = gradient_parts(
+            replace(self.routing, intervention="none") if fed_unsplit else self.routing, g, self.basis
+        )
+        return Stepped(
+            self.state.deployed, self.state.quarantine,
+            {name: kept for name, (kept, _) in parts.items()}, {name: removed for name, (_, removed) in parts.items()},
+        )  # fmt: skip
+
+    def load(self, state: object) -> None:
+        assert isinstance(state, RoutedState)
+        self.state = state
+
+    def stepper(self) -> Stepper:
+        return Stepper(step=self.step, state_dict=lambda: self.state, load_state_dict=self.load)
+
+
+def step_settings() -> dict[StepSetting, StepFactory]:
+    """Every space, clip and optimizer under the default rule, and every other rule under one of each."""
+    made: dict[StepSetting, StepFactory] = {}
+    combinations = [
+        *(("gradient", clip) for clip in ("before", "joint", "separate", "deployed_only")),
+        ("update", "before"), ("displacement", "before"),
+    ]  # fmt: skip
+    routings = [
+        (name, Routing(optimizer=optimizer, space=space, clip=clip))  # type: ignore[arg-type]
+        for (space, clip), (name, optimizer) in product(combinations, OPTIMIZERS.items())
+    ]
+    others = [
+        SplitRule(gate="no_gate"), SplitRule(gate="reverse"), SplitRule(overshoot=1.5),
+        SplitRule(preserve_magnitude=True),
+    ]  # fmt: skip
+    for rule, space in product(others, ("gradient", "update", "displacement")):
+        routings.append(("SGD", Routing(optimizer=OPTIMIZERS["SGD"], space=space, rule=rule)))  # type: ignore[arg-type]
+    for name, routing in routings:
+        setting = StepSetting(
+            optimizer=name, space=routing.space, clip=routing.clip, clip_epsilon=0.0, rule=routing.rule,
+            reference=routing.optimizer,
+        )  # fmt: skip
+        made[replace(setting, claims=claims(setting))] = step_factory(routing)
+    return made
+
+
+def adapted_linear(weight: Tensor, bias: Tensor | None) -> AdaptedLinear:
+    """The specification's SVDLinear; it merges by handing out a weight, so it has nothing to unmerge."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        if bias is not None:
+            linear.bias.copy_(bias)
+    module = SVDLinear(linear)
+
+    def export() -> dict[str, Tensor]:
+        return {"weight": module.merged_weight(deployed_only=True)}
+
+    @contextmanager
+    def viewed(view: str) -> Iterator[None]:
+        with viewed_as(view, {"linear": module}):  # type: ignore[arg-type]
+            yield
+
+    return AdaptedLinear(
+        forward=module, deployed=module.deployed, quarantine=module.quarantine, ablated=lambda: viewed("deployed"),
+        as_base=lambda: viewed("base"), export=export,
+    )  # fmt: skip
+
+
+def split_settings() -> dict[SplitSetting, SplitFunction]:
+    """Every gate, with and without overshoot and preserve_magnitude."""
+    return {
+        SplitSetting(
+            gate=rule.gate, overshoot=rule.overshoot, preserve_magnitude=rule.preserve_magnitude, subtracts_stored=True
+        ): split_function(rule)
+        for rule in RULES
+    }  # fmt: skip
+
+
+adapter: AdapterFactory = adapted_linear
+
+
+def subject() -> Subject:
+    """The specification, in every setting that it has."""
+    return Subject(name="reference", split=split_settings(), routed_step=step_settings(), adapter=adapter)

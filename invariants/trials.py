@@ -1,0 +1,365 @@
+"""A trial: one subject in one setting on one case. It runs the subject, keeps what it saw, and guards its contract.
+
+Everything that a check reads here is float64 and detached, whatever the subject computes in: float64 is the arbiter.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invariants.bounds import removed_error, unit_roundoff
+from invariants.cases import AdapterCase, SplitCase, StepCase
+from invariants.errors import SubjectContractError
+from invariants.subject import (
+    AdaptedLinear,
+    AdapterFactory,
+    AdapterSetting,
+    SplitFunction,
+    SplitSetting,
+    StepFactory,
+    Stepper,
+    StepSetting,
+)
+from reference import Gate, Intervention, Routing, initial, routed_step
+from reference.split import gated
+
+
+@dataclass(frozen=True)
+class SplitTrial:
+    """A split function on one gradient and basis."""
+
+    function: SplitFunction
+    _: KW_ONLY
+    setting: SplitSetting
+    case: SplitCase
+    dtype: torch.dtype
+
+    @cached_property
+    def g(self) -> Tensor:
+        """The gradient as the subject gets it, (r,) float64."""
+        return self.case.g.to(self.dtype).double()
+
+    @cached_property
+    def V(self) -> Tensor:  # noqa: N802  (the field's name)
+        """The basis as the subject gets it, (k, r) float64."""
+        return self.case.V.to(self.dtype).double()
+
+    @property
+    def representable(self) -> bool:
+        """Whether the case survives the cast to the subject's dtype."""
+        return bool(self.g.isfinite().all())
+
+    def split(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+        """(kept, removed) of the subject, float64; its inputs are copies in its dtype."""
+        kept, removed = self.raw(g.to(self.dtype).clone(), V.to(self.dtype).clone())
+        return kept.double(), removed.double()
+
+    def raw(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+        """(kept, removed) in the subject's own dtype, after a check of its contract."""
+        returned = self.function(g, V)
+        try:
+            kept, removed = returned
+        except (TypeError, ValueError):
+            raise SubjectContractError(
+                f"split must return (kept, removed), two tensors, not {type(returned).__name__}."
+            ) from None
+        for name, part in (("kept", kept), ("removed", removed)):
+            if not isinstance(part, Tensor) or part.shape != g.shape or part.dtype != g.dtype:
+                what = f"{tuple(part.shape)} {part.dtype}" if isinstance(part, Tensor) else type(part).__name__
+                raise SubjectContractError(
+                    f"split returned {name} as {what} for a gradient {tuple(g.shape)} {g.dtype}; they must agree."
+                )
+        return kept.detach(), removed.detach()
+
+    @cached_property
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """(kept, removed) on the case itself, float64."""
+        return self.split(self.g, self.V)
+
+    @property
+    def kept(self) -> Tensor:
+        """The part that trains, (r,) float64."""
+        return self.parts[0]
+
+    @property
+    def removed(self) -> Tensor:
+        """The part that is removed, (r,) float64."""
+        return self.parts[1]
+
+    @cached_property
+    def c(self) -> Tensor:
+        """V g in float64, (k,)."""
+        return self.V @ self.g
+
+    @cached_property
+    def c_use(self) -> Tensor:
+        """overshoot * gate(c) in float64, (k,)."""
+        return self.setting.overshoot * gated(self.c, self.setting.gate)
+
+    @property
+    def scale(self) -> float:
+        """The largest |c_use| / |c| of the setting."""
+        return self.setting.overshoot * gate_scale(self.setting.gate)
+
+    @cached_property
+    def removed_bound(self) -> Tensor:
+        """Forward error of `removed`, elementwise (r,)."""
+        return removed_error(self.g, self.V, self.scale, self.dtype)
+
+    @cached_property
+    def kept_bound(self) -> Tensor:
+        """Forward error of `kept` = fl(g - removed), elementwise (r,)."""
+        exact = self.V.T @ self.c_use
+        return self.removed_bound + unit_roundoff(self.dtype) * (self.g.abs() + exact.abs() + self.removed_bound)
+
+
+def gate_scale(gate: Gate) -> float:
+    """The largest |gate(c)| / |c|."""
+    return 2.0 if gate == "reverse" else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """What a run showed after each step; lists over steps of module -> (r,) in float64."""
+
+    deployed: list[dict[str, Tensor]]
+    quarantine: list[dict[str, Tensor]]
+    deployed_grad: list[dict[str, Tensor | None]] | None
+    quarantine_grad: list[dict[str, Tensor | None]] | None
+
+    @property
+    def shows_gradients(self) -> bool:
+        """Whether the loop shows what it fed its optimizers."""
+        return self.deployed_grad is not None and self.quarantine_grad is not None
+
+    @property
+    def combined(self) -> list[dict[str, Tensor]]:
+        """deployed + quarantine: where the training model runs."""
+        return [
+            {name: p + q[name] for name, p in d.items()} for d, q in zip(self.deployed, self.quarantine, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class StepTrial:
+    """A training loop on the gradients of one case, replayed open loop, and what it did under each intervention."""
+
+    factory: StepFactory
+    _: KW_ONLY
+    setting: StepSetting
+    case: StepCase
+    dtype: torch.dtype
+    _runs: dict[tuple[str, bool], Trajectory] = field(default_factory=dict)
+
+    def cast(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As the subject gets them, in float64 again."""
+        return {name: t.to(self.dtype).double() for name, t in tensors.items()}
+
+    @cached_property
+    def gradients(self) -> list[dict[str, Tensor]]:
+        """The case's gradients step by step, as the subject gets them, float64."""
+        return [self.cast({name: g[t] for name, g in self.case.gradients.items()}) for t in range(self.case.steps)]
+
+    @cached_property
+    def basis(self) -> dict[str, Tensor]:
+        """module -> (k, r), as the subject gets it, float64."""
+        return self.cast(self.case.basis)
+
+    @cached_property
+    def start(self) -> dict[str, Tensor]:
+        """module -> (r,), as the subject gets it, float64."""
+        return self.cast(self.case.start)
+
+    @property
+    def representable(self) -> bool:
+        """Whether the case survives the cast to the subject's dtype."""
+        return all(bool(g.isfinite().all()) for step in self.gradients for g in step.values())
+
+    @property
+    def max_norm(self) -> float | None:
+        """The limit of the clip; None if the loop has none."""
+        return self.case.max_norm if self.setting.clip else None
+
+    def fresh(
+        self, intervention: Intervention, *, max_norm: float | None, basis: Mapping[str, Tensor] | None = None
+    ) -> Stepper:
+        """A new loop at the start of the case."""
+        made = self.factory(
+            {name: p.to(self.dtype).clone() for name, p in self.start.items()},
+            {name: V.to(self.dtype).clone() for name, V in (self.basis if basis is None else basis).items()},
+            intervention=intervention,
+            max_norm=max_norm,
+        )
+        if isinstance(made, Stepper):
+            return made
+        if not callable(made):
+            raise SubjectContractError(
+                f"routed_step must make a step function or a Stepper, not {type(made).__name__}."
+            )
+        return Stepper(step=made)
+
+    def advance(self, stepper: Stepper, gradients: list[dict[str, Tensor]]) -> Trajectory:
+        """Steps through the gradients and keeps a copy of what each step showed."""
+        shown = [self._step(stepper, g) for g in gradients]
+        deployed, quarantine, deployed_grad, quarantine_grad = ([step[i] for step in shown] for i in range(4))
+        return Trajectory(
+            deployed=deployed, quarantine=quarantine,
+            deployed_grad=None if None in deployed_grad else deployed_grad,
+            quarantine_grad=None if None in quarantine_grad else quarantine_grad,
+        )  # fmt: skip
+
+    def _step(self, stepper: Stepper, g: dict[str, Tensor]) -> tuple[Any, ...]:
+        returned = stepper.step({name: t.to(self.dtype).clone() for name, t in g.items()})
+        if not isinstance(returned, tuple) or len(returned) not in (2, 4):
+            raise SubjectContractError(
+                "A step must return (deployed, quarantine), or with their gradients as two more mappings, "
+                f"not {type(returned).__name__}."
+            )
+        vectors = [
+            self._copied(part, g, what) for part, what in zip(returned[:2], ("deployed", "quarantine"), strict=True)
+        ]
+        fed = [None if part is None else self._copied_gradients(part) for part in (*returned[2:], None, None)[:2]]
+        return (*vectors, *fed)
+
+    @staticmethod
+    def _copied(part: Mapping[str, Tensor], g: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
+        if not isinstance(part, Mapping) or set(part) != set(g):
+            raise SubjectContractError(f"A step must return {what} as a mapping over the modules {sorted(g)}.")
+        for name, p in part.items():
+            if not isinstance(p, Tensor) or p.shape != g[name].shape:
+                raise SubjectContractError(f"A step returned {what}[{name!r}] with another shape than its gradient.")
+        return {name: p.detach().double().clone() for name, p in part.items()}
+
+    @staticmethod
+    def _copied_gradients(part: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+        return {name: None if g is None else g.detach().double().clone() for name, g in part.items()}
+
+    def run(self, intervention: Intervention, *, clipped: bool = True) -> Trajectory:
+        """The whole case under one intervention; remembered, since many checks look at the same run."""
+        key = (intervention, clipped)
+        if key not in self._runs:
+            stepper = self.fresh(intervention, max_norm=self.max_norm if clipped else None)
+            self._runs[key] = self.advance(stepper, self.gradients)
+        return self._runs[key]
+
+    @cached_property
+    def norms(self) -> list[float]:
+        """The global norm of each step's gradient."""
+        return [float(torch.cat(list(g.values())).norm()) for g in self.gradients]
+
+    @cached_property
+    def steps_clipped(self) -> int:
+        """How often the gradient was longer than the limit."""
+        return 0 if self.max_norm is None else sum(norm > self.max_norm for norm in self.norms)
+
+    @cached_property
+    def removed_something(self) -> int:
+        """In how many steps the rule removes anything from the gradient."""
+        V, gate = self.basis, self.setting.rule.gate
+        return sum(any(bool(gated(V[name] @ t, gate).any()) for name, t in g.items()) for g in self.gradients)
+
+    @property
+    def width(self) -> int:
+        """The longest sum inside a step, r + k + 8."""
+        return max(V.shape[0] + V.shape[1] + 8 for V in self.basis.values())
+
+    def moved(self, trajectory: list[dict[str, Tensor]]) -> float:
+        """The largest move of a coordinate in one step."""
+        before = [self.start, *trajectory[:-1]]
+        return max(
+            float((p - b[name]).abs().max()) for b, a in zip(before, trajectory, strict=True) for name, p in a.items()
+        )
+
+    def size(self, *trajectories: list[dict[str, Tensor]]) -> float:
+        """The largest coordinate."""
+        return max(float(p.abs().max()) for t in (*trajectories, [self.start]) for step in t for p in step.values())
+
+    def reference_run(self, intervention: Intervention) -> list[Any]:
+        """The specification's states after each step, in float64 on the same (cast) gradients."""
+        optimizer = self.setting.reference
+        assert optimizer is not None, "only called for settings that name their reference"
+        routing = Routing(
+            optimizer=optimizer, intervention=intervention, space=self.setting.space,
+            clip=self.setting.clip or "before", max_norm=self.max_norm, rule=self.setting.rule,
+        )  # fmt: skip
+        state, states = initial(routing, self.start), []
+        for g in self.gradients:
+            state = routed_step(routing, state, g, self.basis)
+            states.append(state)
+        return states
+
+    def saved(self, stepper: Stepper) -> object:
+        """A deep copy of what the loop says it needs to go on."""
+        assert stepper.state_dict is not None, "only called for loops that can be saved"
+        return copy.deepcopy(stepper.state_dict())
+
+
+@dataclass(frozen=True)
+class AdapterTrial:
+    """An adapted Linear, made fresh, with the case's values in both vectors unless told otherwise."""
+
+    factory: AdapterFactory
+    _: KW_ONLY
+    setting: AdapterSetting
+    case: AdapterCase
+    dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+            raise SubjectContractError(f"An adapter cannot be checked in {self.dtype}.")
+
+    @property
+    def representable(self) -> bool:
+        """Whether the case survives the cast to the subject's dtype."""
+        return True
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """(d_out, d_in) in the subject's dtype."""
+        return self.case.weight.to(self.dtype)
+
+    @cached_property
+    def bias(self) -> Tensor | None:
+        """(d_out,) in the subject's dtype, or None."""
+        return None if self.case.bias is None else self.case.bias.to(self.dtype)
+
+    @cached_property
+    def x(self) -> Tensor:
+        """(batch, d_in) in the subject's dtype."""
+        return self.case.x.to(self.dtype)
+
+    def base(self) -> Tensor:
+        """What the plain Linear computes on x."""
+        return torch.nn.functional.linear(self.x, self.weight, self.bias)
+
+    def make(self, *, deployed: bool = True, quarantine: bool = True) -> AdaptedLinear:
+        """A fresh adapted Linear; a vector that is not asked for stays zero."""
+        made = self.factory(self.weight.clone(), None if self.bias is None else self.bias.clone())
+        if not isinstance(made, AdaptedLinear):
+            raise SubjectContractError(f"adapter must make an AdaptedLinear, not {type(made).__name__}.")
+        r = min(self.weight.shape)
+        for name, vector, value in (
+            ("deployed", made.deployed, self.case.deployed if deployed else None),
+            ("quarantine", made.quarantine, self.case.quarantine if quarantine else None),
+        ):
+            if vector.shape != (r,):
+                raise SubjectContractError(
+                    f"The {name} vector has shape {tuple(vector.shape)}; a reduced SVD has ({r},)."
+                )
+            if value is not None:
+                with torch.no_grad():
+                    vector.copy_(value)
+        return made
+
+    def output(self, module: AdaptedLinear) -> Tensor:
+        """What the module computes on x, detached."""
+        return module.forward(self.x.clone()).detach()
+
+
+Trial = SplitTrial | StepTrial | AdapterTrial
+TrialFactory = Callable[..., Trial]

@@ -1,0 +1,100 @@
+"""Every error that this package raises on purpose, under one base class.
+
+Each message is one sentence that names the thing (module, shape, value) and the mend.
+"""
+
+
+class ProjectedGRPOError(ValueError):
+    """Base of every error raised on purpose; catching it catches all bad input."""
+
+
+class BasisError(ProjectedGRPOError):
+    """A hack basis cannot be used as it is."""
+
+
+class BasisShapeError(BasisError):
+    """Rows of a basis are not a (k, r) matrix of floating-point numbers."""
+
+
+class NonFiniteBasisError(BasisError):
+    """A basis holds NaN or infinity."""
+
+
+class NotOrthonormalError(BasisError):
+    """Rows of a basis are neither orthonormal nor zero."""
+
+
+class EmptyBasisError(BasisError):
+    """A basis has no row that isn't zero, in any module, so it would route nothing."""
+
+
+class MixedBasisError(BasisError):
+    """Rows of one basis differ in dtype or device."""
+
+
+class StaleBasisError(BasisError):
+    """A basis lives in the coordinates of another decomposition than the model's."""
+
+
+class BasisFileError(BasisError):
+    """A file cannot be read as a basis; the base of the three below."""
+
+
+class MissingBasisFileError(BasisFileError, FileNotFoundError):
+    """There is no file at the path of a basis."""
+
+
+class ForeignBasisFileError(BasisFileError):
+    """A readable file that is no basis of this version."""
+
+
+class TruncatedBasisFileError(BasisFileError):
+    """The file of a basis was cut off or changed after it was written."""
+
+
+class SettingError(ProjectedGRPOError):
+    """A setting has a value that means nothing: an unknown name, or a number out of range."""
+
+
+class UnsupportedCombinationError(ProjectedGRPOError):
+    """Settings that are fine one by one and meaningless together."""
+
+
+class BindingError(ProjectedGRPOError):
+    """A basis and the vectors of a model do not fit; the base of the four below."""
+
+
+class UnmatchedNamesError(BindingError):
+    """Names in a basis that match no adapted module."""
+
+
+class ShapeMismatchError(BindingError):
+    """A vector and its rows of the basis differ in length."""
+
+
+class DTypeMismatchError(BindingError):
+    """A vector and its rows of the basis differ in dtype."""
+
+
+class DeviceMismatchError(BindingError):
+    """A vector and its rows of the basis are on different devices."""
+
+
+class VectorNotOptimizedError(ProjectedGRPOError):
+    """The base optimizer does not hold a vector that has to be trained."""
+
+
+class ClosureOptimizerError(ProjectedGRPOError):
+    """The base optimizer re-evaluates the loss inside its step, where no split can reach."""
+
+
+class UnmeasurableOptimizerError(ProjectedGRPOError):
+    """An optimizer could not be run on probe vectors, so what it guarantees is unknown."""
+
+
+class NonFiniteGradientError(ProjectedGRPOError):
+    """A gradient holds NaN or infinity; nothing was changed."""
+
+
+class StateMismatchError(ProjectedGRPOError):
+    """A saved optimizer state belongs to other settings, names or shapes; nothing was changed."""

@@ -1,0 +1,12 @@
+"""The two trainable vectors of one adapted module, as everything in this package sees them."""
+
+from typing import NamedTuple
+
+from torch import nn
+
+
+class VectorPair(NamedTuple):
+    """`deployed` (r,) stays in the model that is shipped; `quarantine` (r,) is deleted from it, or was never there."""
+
+    deployed: nn.Parameter
+    quarantine: nn.Parameter | None

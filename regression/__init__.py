@@ -1,0 +1,1 @@
+"""Pinned formats: what was once written must stay readable."""
