@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from invariants.errors import SuiteError
 from invariants.registry import Invariant, selected
 from invariants.report import failure
-from invariants.runner import Bench, Inputs, recorded_tape, run
+from invariants.runner import Bench, Inputs, check_ids, recorded_tape
 from invariants.subject import Subject
 from invariants.verdict import Result, Verdict
 from reference import Tape
@@ -29,9 +29,7 @@ class Session:
     @functools.cached_property
     def bench(self) -> Bench:
         """The trials; made once."""
-        inputs = Inputs.of(self.tape or recorded_tape(), self.seed)
-        run(self.subject, (), inputs, self.expected_violations)  # checks claims and ids, before anything is measured
-        return Bench(self.subject, inputs.cases)
+        return Bench(self.subject, Inputs.of(self.tape or recorded_tape(), self.seed).cases)
 
     def result(self, invariant: Invariant) -> Result:
         """One invariant under every setting."""
@@ -99,9 +97,9 @@ def parametrize_with_checks(
             "parametrize_with_checks needs at least one subject; an empty list would pass by checking nothing."
         )
     chosen = selected(only)
-    selected(expected_violations or {})
     parameters = []
     for subject in subjects:
+        check_ids(subject, expected_violations or {})
         session = Session(subject, tape, seed, expected_violations or {})
         parameters.append(pytest.param(SomethingApplies(session, chosen), id=f"{subject.name}-something applies"))
         parameters += [pytest.param(Check(session, i), id=f"{subject.name}-{i.id}") for i in chosen]

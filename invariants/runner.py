@@ -1,7 +1,7 @@
 """Runs invariants on a subject: every setting, every case; measures, and only then judges."""
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,8 +41,9 @@ def verify(
     Raises:
         UnknownInvariantError: `only`, `expected_violations` or the subject's claims name an invariant that isn't there.
     """
-    tape = recorded_tape() if tape is None else tape
-    return run(subject, selected(only), Inputs.of(tape, seed), expected_violations or {})
+    chosen, expected = selected(only), expected_violations or {}
+    check_ids(subject, expected)
+    return run(subject, chosen, Inputs.of(recorded_tape() if tape is None else tape, seed), expected)
 
 
 @functools.cache
@@ -73,9 +74,6 @@ def run(
     subject: Subject, invariants: Iterable[Invariant], inputs: Inputs, expected_violations: Mapping[str, str]
 ) -> Report:
     """Runs the given invariants; `verify` with its arguments looked up."""
-    selected(expected_violations)  # raises for unknown ids
-    for setting_claims in _all_claims(subject):
-        selected(setting_claims)
     bench = Bench(subject, inputs.cases)
     results = tuple(bench.result(i, expected_violations.get(i.id)) for i in invariants)
     return Report(
@@ -84,13 +82,11 @@ def run(
     )  # fmt: skip
 
 
-def _all_claims(subject: Subject) -> Iterator[Collection[str]]:
-    if subject.claims is not None:
-        yield subject.claims
-    for capability in TRIALS:
-        for setting in subject.settings(capability):
-            if setting.claims is not None:
-                yield setting.claims
+def check_ids(subject: Subject, expected_violations: Mapping[str, str]) -> None:
+    """Raises UnknownInvariantError if an expectation or a claim of the subject names an invariant that isn't there."""
+    settings = [setting for capability in TRIALS for setting in subject.settings(capability)]
+    for ids in (expected_violations, subject.claims, *(setting.claims for setting in settings)):
+        selected(ids)
 
 
 class Bench:
@@ -102,14 +98,14 @@ class Bench:
         self._trials: dict[tuple[Capability, Setting], list[tuple[Case, Trial]]] = {}
 
     def trials(self, capability: Capability, setting: Setting) -> list[tuple[Case, Trial]]:
-        """The cases that survive the cast to the subject's dtype, with their trials."""
+        """The cases that can be judged in the subject's dtype, with their trials."""
         key = (capability, setting)
         if key not in self._trials:
             function = self.subject.settings(capability)[setting]
             make, dtype = TRIALS[capability], self.subject.dtype
             cases = getattr(self.cases, capability)
             made = [(case, make(function, setting=setting, case=case, dtype=dtype)) for case in cases]
-            self._trials[key] = [(case, trial) for case, trial in made if trial.representable]
+            self._trials[key] = [(case, trial) for case, trial in made if trial.judgeable]
         return self._trials[key]
 
     def result(self, invariant: Invariant, expected: str | None) -> Result:

@@ -4,6 +4,7 @@ Everything that a check reads here is float64 and detached, whatever the subject
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invariants.bounds import removed_error, unit_roundoff
+from invariants.bounds import gamma, removed_error, unit_roundoff
 from invariants.cases import AdapterCase, SplitCase, StepCase
 from invariants.errors import SubjectContractError
 from invariants.subject import (
@@ -50,9 +51,10 @@ class SplitTrial:
         return self.case.V.to(self.dtype).double()
 
     @property
-    def representable(self) -> bool:
-        """Whether the case survives the cast to the subject's dtype."""
-        return bool(self.g.isfinite().all())
+    def judgeable(self) -> bool:
+        """Whether the case survives the cast to the subject's dtype, and is not too long for a bound in it."""
+        bounded = math.isfinite(gamma(sum(self.V.shape) + 4, self.dtype))
+        return bounded and bool(self.g.isfinite().all())
 
     def split(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
         """(kept, removed) of the subject, float64; its inputs are copies in its dtype."""
@@ -176,7 +178,7 @@ class StepTrial:
         return self.cast(self.case.start)
 
     @property
-    def representable(self) -> bool:
+    def judgeable(self) -> bool:
         """Whether the case survives the cast to the subject's dtype."""
         return all(bool(g.isfinite().all()) for step in self.gradients for g in step.values())
 
@@ -314,8 +316,8 @@ class AdapterTrial:
             raise SubjectContractError(f"An adapter cannot be checked in {self.dtype}.")
 
     @property
-    def representable(self) -> bool:
-        """Whether the case survives the cast to the subject's dtype."""
+    def judgeable(self) -> bool:
+        """Its values are moderate in every dtype."""
         return True
 
     @cached_property

@@ -1,0 +1,79 @@
+"""What people and programs read; failure texts are pinned."""
+
+import json
+import math
+
+import torch
+
+from invariants import Subject, as_json, as_text, verify
+from invariants.report import failure, head, reproduce_command
+
+
+def leaky(g, V):
+    removed = V.T @ torch.relu(V @ g)
+    return g - removed, 2 * removed
+
+
+def report_on(split, tape, *only):
+    return verify(Subject(name="mine", split=split), tape=tape, only=only or None)
+
+
+def test_a_failure_tells_its_story_without_the_code(small_tape):
+    report = report_on(leaky, small_tape, "split.conservation")
+    (result,) = report.results
+    measured = result.worst.measured
+    assert failure(result, reproduce_command(report, result, "my.module:subject")) == (
+        "split.conservation: violated\n"
+        "  statement     kept + removed = g: the two parts add up to the gradient. (T1)\n"
+        "  setting       one_sided\n"
+        f"  where         {measured.where}\n"
+        f"  observed      {measured.residual:.6g}, allowed {measured.bound:.6g} (margin {measured.margin:.3g})\n"
+        "  smallest      noise, r=1, k=1\n"
+        "  fails when    mass of the gradient appears or disappears in the split.\n"
+        "  likely cause  removed is written before kept in place, or one of the two is scaled and the other is not.\n"
+        "  again         projected-grpo verify my.module:subject --only split.conservation"
+    )
+    assert ", index " in measured.where
+
+
+def test_the_seed_is_part_of_the_command_that_reproduces(small_tape):
+    report = verify(Subject(name="mine", split=leaky), tape=small_tape, only=["split.conservation"], seed=3)
+    assert reproduce_command(report, report.results[0], None).endswith("--only split.conservation --seed 3")
+
+
+def test_the_table_has_a_row_for_every_invariant_and_a_head_that_counts(small_tape):
+    report = report_on(leaky, small_tape)
+    text = as_text(report)
+    assert head(report) == f"ran {report.ran} / applicable {report.applicable} / total {len(report.results)}"
+    assert text.startswith(f"mine (float64): {head(report)}\n")
+    for result in report.results:
+        assert any(line.startswith(result.invariant.id) and str(result.verdict) in line for line in text.splitlines())
+    assert "red: " in text.splitlines()[-1]
+
+
+def test_a_run_in_which_nothing_applies_says_so(small_tape):
+    assert "nothing was applicable" in as_text(verify(Subject(name="empty"), tape=small_tape))
+
+
+def test_json_is_strict_json_with_every_number_finite_or_null(small_tape):
+    def divides_by_zero(g, V):
+        return g / 0.0, g / 0.0
+
+    data = as_json(report_on(divides_by_zero, small_tape))
+    again = json.loads(json.dumps(data, allow_nan=False))
+    assert again == data
+    assert not again["ok"]
+    conservation = next(r for r in again["results"] if r["id"] == "split.conservation")
+    assert conservation["verdict"] == "violated"
+    assert conservation["margin"] is None
+
+
+def test_json_and_report_agree(small_tape):
+    report = report_on(leaky, small_tape, "split")
+    data = as_json(report)
+    assert (data["ran"], data["applicable"], data["total"]) == (report.ran, report.applicable, report.total)
+    for row, result in zip(data["results"], report.results, strict=True):
+        assert row["verdict"] == result.verdict
+        measured = result.worst.measured
+        expected = measured.margin if measured and math.isfinite(measured.margin) else None
+        assert row["margin"] == expected

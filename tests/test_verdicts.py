@@ -1,0 +1,179 @@
+"""How a run judges: every verdict, from subjects a few lines long."""
+
+import pytest
+import torch
+
+from invariants import SplitSetting, Subject, SubjectContractError, UnknownInvariantError, Verdict, all_but, verify
+from invariants.registry import all_invariants, invariant
+
+
+def split(g, V):
+    removed = V.T @ torch.relu(V @ g)
+    return g - removed, removed
+
+
+def leaky(g, V):
+    kept, removed = split(g, V)
+    return kept, 1.001 * removed
+
+
+def verdict(subject, tape, id="split.conservation", **options):
+    (result,) = verify(subject, tape=tape, only=[id], **options).results
+    return result
+
+
+def test_holds(small_tape):
+    result = verdict(Subject(name="mine", split=split), small_tape)
+    assert result.verdict is Verdict.HOLDS
+    assert 0 < result.worst.measured.margin <= 1
+    assert result.occurred["something removed"] > 0
+
+
+def test_violated_names_the_smallest_case(small_tape):
+    result = verdict(Subject(name="mine", split=leaky), small_tape)
+    assert result.verdict is Verdict.VIOLATED
+    assert result.worst.counterexample.endswith("r=1, k=1")
+
+
+def test_an_expected_violation_is_green(small_tape):
+    subject = Subject(name="mine", split=leaky)
+    report = verify(
+        subject, tape=small_tape, only=["split.conservation"], expected_violations={"split.conservation": "known"}
+    )
+    assert report.ok
+    assert report.results[0].verdict is Verdict.EXPECTED_VIOLATION
+    assert report.results[0].worst.reason == "known"
+
+
+def test_an_expected_violation_that_holds_is_red(small_tape):
+    subject = Subject(name="mine", split=split)
+    report = verify(
+        subject, tape=small_tape, only=["split.conservation"], expected_violations={"split.conservation": "?"}
+    )
+    assert not report.ok
+    assert report.results[0].verdict is Verdict.UNEXPECTEDLY_HOLDS
+
+
+def test_a_hypothesis_that_fails_is_not_applicable_with_its_reason(small_tape):
+    subject = Subject(name="mine", split={SplitSetting(gate="one_sided"): split})
+    result = verdict(subject, small_tape, "split.additivity")
+    assert result.verdict is Verdict.NOT_APPLICABLE
+    assert result.worst.reason == "relu is not additive"
+
+
+def test_a_subject_that_removes_nothing_is_vacuous_and_red(small_tape):
+    subject = Subject(name="idle", split=lambda g, V: (g.clone(), torch.zeros_like(g)))
+    report = verify(subject, tape=small_tape, only=["split.conservation"])
+    assert report.results[0].verdict is Verdict.VACUOUS
+    assert "something removed" in report.results[0].worst.reason
+    assert not report.ok
+
+
+def test_an_exception_in_the_subject_is_an_error_that_names_the_case(small_tape):
+    def broken(g, V):
+        raise RuntimeError("boom")
+
+    result = verdict(Subject(name="mine", split=broken), small_tape)
+    assert result.verdict is Verdict.ERROR
+    assert "RuntimeError: boom" in result.worst.reason
+    assert "case: tape, step 0" in result.worst.reason
+
+
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (lambda g: g, "split must return (kept, removed)"),
+        (lambda g: (g[:-1], g), "split returned kept as"),
+        (lambda g: (g, g.float()), "split returned removed as"),
+    ],
+)
+def test_a_broken_contract_is_an_error_in_one_sentence(small_tape, returned, sentence):
+    result = verdict(Subject(name="mine", split=lambda g, V: returned(g)), small_tape)
+    assert result.verdict is Verdict.ERROR
+    assert result.worst.reason.startswith(sentence)
+
+
+def test_what_is_not_claimed_is_measured_and_no_violation(small_tape):
+    subject = Subject(name="mine", split=leaky, claims=all_but("split.conservation"))
+    result = verdict(subject, small_tape)
+    assert result.verdict is Verdict.NOT_APPLICABLE
+    assert result.worst.reason == "not claimed; it was violated"
+    assert result.worst.measured.margin > 1
+
+
+def test_a_setting_claims_for_itself(small_tape):
+    claiming, modest = SplitSetting(), SplitSetting(claims=frozenset())
+    assert verdict(Subject(name="a", split={claiming: leaky}), small_tape).verdict is Verdict.VIOLATED
+    assert verdict(Subject(name="b", split={modest: leaky}), small_tape).verdict is Verdict.NOT_APPLICABLE
+
+
+def test_the_worst_setting_decides(small_tape):
+    both = {SplitSetting(): split, SplitSetting(subtracts_stored=True): leaky}
+    result = verdict(Subject(name="mine", split=both), small_tape)
+    assert result.verdict is Verdict.VIOLATED
+    assert [s.verdict for s in result.settings] == [Verdict.HOLDS, Verdict.VIOLATED]
+
+
+def test_nothing_applicable_is_red(small_tape):
+    report = verify(Subject(name="empty"), tape=small_tape)
+    assert report.applicable == 0
+    assert all(result.verdict is Verdict.NOT_APPLICABLE for result in report.results)
+    assert not report.ok
+
+
+def test_the_same_seed_gives_the_same_report(small_tape):
+    subject = Subject(name="mine", split=split)
+    first, second = (verify(subject, tape=small_tape, only=["split"], seed=3) for _ in range(2))
+    assert first == second
+    assert first != verify(subject, tape=small_tape, only=["split"], seed=4)
+
+
+def test_a_run_leaves_the_random_state_of_the_process_alone(small_tape):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    verify(Subject(name="mine", split=split), tape=small_tape, only=["split"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"only": ["split.typo"]}, {"expected_violations": {"split.typo": "x"}, "only": ["split"]}],
+)
+def test_an_unknown_id_is_refused_by_name(small_tape, options):
+    with pytest.raises(UnknownInvariantError, match=r"split\.typo"):
+        verify(Subject(name="mine", split=split), tape=small_tape, **options)
+
+
+def test_a_claim_of_an_unknown_id_is_refused(small_tape):
+    with pytest.raises(UnknownInvariantError, match=r"no\.such"):
+        verify(Subject(name="mine", split=split, claims={"no.such"}), tape=small_tape)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"name": ""}, {"name": "x", "split": 3}, {"name": "x", "split": {}}, {"name": "x", "dtype": torch.int64}],
+)
+def test_a_subject_that_means_nothing_is_refused(arguments):
+    with pytest.raises(SubjectContractError):
+        Subject(**arguments)
+
+
+def test_every_invariant_says_what_it_is():
+    known = all_invariants()
+    assert len(known) == len({i.id for i in known}) >= 25
+    for i in known:
+        assert i.statement.endswith(".")
+        assert i.fails_when.endswith(".")
+        assert i.likely_cause.endswith(".")
+        assert i.events, f"{i.id} could pass without having seen anything"
+
+
+def test_an_invariant_without_its_texts_or_with_a_taken_id_is_refused():
+    def nameless(trial):
+        """Only a statement."""
+
+    with pytest.raises(TypeError, match="Fails when"):
+        invariant("split.new", theorem="T1", capability="split")(nameless)
+    original = all_invariants()[0]
+    with pytest.raises(TypeError, match="taken"):
+        invariant(original.id, theorem="T1", capability="split")(original.check)
