@@ -61,7 +61,7 @@ class UnsupportedCombinationError(ProjectedGRPOError):
 
 
 class BindingError(ProjectedGRPOError):
-    """A basis and the vectors of a model do not fit; the base of the four below."""
+    """A basis and the vectors of a model do not fit; the base of the five below."""
 
 
 class UnmatchedNamesError(BindingError):
@@ -78,6 +78,10 @@ class DTypeMismatchError(BindingError):
 
 class DeviceMismatchError(BindingError):
     """A vector and its rows of the basis are on different devices."""
+
+
+class SharedVectorError(BindingError):
+    """One parameter is named as two vectors, so it would be stepped and split twice."""
 
 
 class VectorNotOptimizedError(ProjectedGRPOError):

@@ -37,7 +37,6 @@ from reference.loop import tiny_model
 
 # PEFT asks transformers for the deprecated name when it wraps a model; the other one is the name that users know.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning"),
 ]
 
