@@ -5,6 +5,7 @@ report = verify(Subject(name="mine", split=my_split))
 assert report.ok
 """
 
+import invariants.families  # noqa: F401  (importing them registers them)
 from invariants.errors import SubjectContractError, SubjectImportError, SuiteError, UnknownInvariantError
 from invariants.load import load_subject
 from invariants.measurement import Measurement

@@ -5,10 +5,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from invariants.cases import build_cases
 from invariants.errors import SuiteError
 from invariants.registry import Invariant, selected
 from invariants.report import failure
-from invariants.runner import Bench, Inputs, check_ids, recorded_tape
+from invariants.runner import Bench, check_ids, recorded_tape
 from invariants.subject import Subject
 from invariants.verdict import Result, Verdict
 from reference import Tape
@@ -29,7 +30,7 @@ class Session:
     @functools.cached_property
     def bench(self) -> Bench:
         """The trials; made once."""
-        return Bench(self.subject, Inputs.of(self.tape or recorded_tape(), self.seed).cases)
+        return Bench(self.subject, build_cases(self.tape or recorded_tape(), self.seed))
 
     def result(self, invariant: Invariant) -> Result:
         """One invariant under every setting."""

@@ -80,8 +80,6 @@ def invariant(
 
 def all_invariants() -> tuple[Invariant, ...]:
     """Every registered invariant, family by family, in the order of declaration."""
-    import invariants.families  # noqa: F401  (registers on import; here, since the families import this module)
-
     return tuple(_REGISTRY.values())
 
 

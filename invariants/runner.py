@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -28,6 +28,7 @@ def verify(
     seed: int = 0,
     only: Collection[str] | None = None,
     expected_violations: Mapping[str, str] | None = None,
+    progress: Callable[[str], object] | None = None,
 ) -> Report:
     """Every invariant, or those named by `only`, on a subject.
 
@@ -37,13 +38,29 @@ def verify(
         seed: of the adversarial cases; the same seed and tape give the same report.
         only: ids ("split.conservation") or families ("clip").
         expected_violations: id -> reason. Strict: one that holds after all is red.
+        progress: is told what comes next, such as "clip.covers_both (15 of 41)".
 
     Raises:
         UnknownInvariantError: `only`, `expected_violations` or the subject's claims name an invariant that isn't there.
     """
     chosen, expected = selected(only), expected_violations or {}
     check_ids(subject, expected)
-    return run(subject, chosen, Inputs.of(recorded_tape() if tape is None else tape, seed), expected)
+    tell = progress or (lambda what: None)
+    if tape is None:
+        tell("recording a gradient tape")
+        tape = recorded_tape()
+    bench = Bench(subject, build_cases(tape, seed))
+    results = []
+    for number, invariant in enumerate(chosen, start=1):
+        tell(f"{invariant.id} ({number} of {len(chosen)})")
+        results.append(bench.result(invariant, expected.get(invariant.id)))
+    return Report(
+        subject=subject.name,
+        dtype=str(subject.dtype).removeprefix("torch."),
+        seed=seed,
+        tape={"digest": tape.digest(), "steps": tape.steps, "modules": len(tape.gradients)},
+        results=tuple(results),
+    )
 
 
 @functools.cache
@@ -53,33 +70,6 @@ def recorded_tape() -> Tape:
 
     *_, (_, tape) = run(LoopConfig())
     return tape
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Inputs:
-    """What a run checks on, and how it is named in the report."""
-
-    cases: Cases
-    seed: int
-    tape: Mapping[str, object]
-
-    @staticmethod
-    def of(tape: Tape, seed: int) -> "Inputs":
-        """The cases of a tape and a seed, with a description of the tape."""
-        described = {"digest": tape.digest(), "steps": tape.steps, "modules": len(tape.gradients)}
-        return Inputs(cases=build_cases(tape, seed), seed=seed, tape=described)
-
-
-def run(
-    subject: Subject, invariants: Iterable[Invariant], inputs: Inputs, expected_violations: Mapping[str, str]
-) -> Report:
-    """Runs the given invariants; `verify` with its arguments looked up."""
-    bench = Bench(subject, inputs.cases)
-    results = tuple(bench.result(i, expected_violations.get(i.id)) for i in invariants)
-    return Report(
-        subject=subject.name, dtype=str(subject.dtype).removeprefix("torch."), seed=inputs.seed, tape=inputs.tape,
-        results=results,
-    )  # fmt: skip
 
 
 def check_ids(subject: Subject, expected_violations: Mapping[str, str]) -> None:
