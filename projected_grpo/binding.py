@@ -1,0 +1,84 @@
+"""Which vectors a basis speaks about, and whether the two fit."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from projected_grpo.basis import Basis
+from projected_grpo.errors import (
+    DeviceMismatchError,
+    DTypeMismatchError,
+    ShapeMismatchError,
+    SharedVectorError,
+    UnmatchedNamesError,
+)
+from projected_grpo.vectors import VectorPair
+
+SHOWN = 3
+
+
+def vectors_of(source: Mapping[str, VectorPair] | nn.Module) -> dict[str, VectorPair]:
+    """Module name → its two vectors, of an adapted model or as handed in."""
+    if isinstance(source, nn.Module):
+        # On demand: the adapter brings peft along, which whoever hands in vectors may not have.
+        from projected_grpo.adapter import routed_vectors
+
+        return dict(routed_vectors(source))
+    return dict(source)
+
+
+def fingerprints_of(source: Mapping[str, VectorPair] | nn.Module) -> dict[str, str] | None:
+    """Module name → fingerprint of its decomposition; None for vectors alone, which have nothing to compare."""
+    if not isinstance(source, nn.Module):
+        return None
+    from projected_grpo.adapter import fingerprints
+
+    return dict(fingerprints(source))
+
+
+def check_fit(vectors: Mapping[str, VectorPair], basis: Basis, fingerprints: Mapping[str, str] | None = None) -> None:
+    """Refuses a basis that does not fit the vectors; modules that the basis doesn't name are fine.
+
+    Raises:
+        SharedVectorError, UnmatchedNamesError, ShapeMismatchError, DTypeMismatchError, DeviceMismatchError.
+        StaleBasisError: fingerprints are given, the basis has some, and one differs.
+    """
+    owner: dict[int, str] = {}
+    for name, own in ((name, vector) for name, pair in vectors.items() for vector in pair if vector is not None):
+        if id(own) in owner:
+            raise SharedVectorError(
+                f"{name} and {owner[id(own)]} share a vector; give every module two of its own, or leave one out."
+            )
+        owner[id(own)] = name
+    unmatched = [name for name in basis if name not in vectors]
+    if unmatched:
+        raise UnmatchedNamesError(
+            f"{len(unmatched)} of {len(basis)} names in the basis match no adapted module: {_some(unmatched)}; "
+            f"adapted modules are called {_some(list(vectors))}. Extract the basis from this model, or rename its rows."
+        )
+    for name, V in basis.items():
+        for role, vector in zip(VectorPair._fields, vectors[name], strict=True):
+            if vector is None:
+                continue
+            if vector.shape != V.shape[1:]:
+                raise ShapeMismatchError(
+                    f"{name}: the {role} vector is {tuple(vector.shape)} and V is {tuple(V.shape)}, which needs "
+                    f"({V.shape[1]},); extract the basis again from this model."
+                )
+            if vector.dtype != V.dtype:
+                raise DTypeMismatchError(
+                    f"{name}: the {role} vector is {vector.dtype} and the basis {V.dtype}; "
+                    f"convert it with basis.to(dtype={vector.dtype})."
+                )
+            if vector.device != V.device:
+                raise DeviceMismatchError(
+                    f"{name}: the {role} vector is on {vector.device} and the basis on {V.device}; "
+                    f"move it with basis.to(device={str(vector.device)!r})."
+                )
+    if fingerprints is not None:
+        basis.check_fingerprints(fingerprints)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,104 @@
+"""What a routed step did: how much of it was hack-ward, how often the gate fired, and which norm is which.
+
+Every share is the same quantity of another vector x, over all modules that have rows in the basis:
+
+    share(x) = sqrt(Σ ‖relu(V x)‖² / Σ ‖x‖²),    0 where x is zero
+
+The relu comes before the sum, so that opposite coefficients don't cancel.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from projected_grpo.clip import Fed
+from projected_grpo.norms import global_norm
+from projected_grpo.split import GroupedSplit, Stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """Of the last step; every field is None before the first.
+
+    cos_pre: share of the accumulated gradient g, before clip and split (neither a common factor nor the order changes
+        it). In every space, and under none too, where V is only looked at.
+    cos_pre_null: sqrt(Σk / 2Σr), what cos_pre is for isotropic gradients; k counts non-zero rows. A first
+        approximation: real gradients are not isotropic, and the honest null permutes them, or draws V at random.
+    fired, axes: of Σk axes, those on which a descent step along g moves hack-ward (c > 0).
+    grad_norm_pre_clip: norm of the accumulated gradients of all deployed vectors and of the parameters that are not
+        routed. After a clip of the caller's own it is the norm that that left.
+    grad_norm_post_clip: norm of everything that was fed: deployed, quarantine, and not routed. At most max_norm under
+        before and joint.
+    hackward_share_gradient: share of what the deployed vectors were fed. Under one_sided it is 0 by construction in
+        gradient space, and evidence of nothing; outside gradient space it is the unsplit gradient's.
+    hackward_share_update: share of minus the step's change of the deployed vectors.
+    hackward_share_parameters: share of minus (deployed - start), which is what would be shipped.
+    """
+
+    cos_pre: float | None = None
+    cos_pre_null: float | None = None
+    fired: int | None = None
+    axes: int | None = None
+    grad_norm_pre_clip: float | None = None
+    grad_norm_post_clip: float | None = None
+    hackward_share_gradient: float | None = None
+    hackward_share_update: float | None = None
+    hackward_share_parameters: float | None = None
+
+    @property
+    def fired_share(self) -> float | None:
+        """The share of axes that fired."""
+        return self.fired / self.axes if self.fired is not None and self.axes else None
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a step leaves behind to be looked at later; tensors only, nothing computed yet."""
+
+    accumulated: list[Stack]  # g and V g
+    fed: Fed
+    norm_pre_clip: Float[Tensor, ""]
+    before: Mapping[str, Tensor]  # module → deployed (r,), before the step
+    start: Mapping[str, Tensor]  # module → deployed (r,), before the first step
+    split: GroupedSplit  # the one in force at the step
+
+    def read(self, deployed: Mapping[str, Tensor]) -> Diagnostics:
+        """Computes everything, with one synchronisation; `deployed` are the vectors (r,) after the step."""
+        update = {name: self.before[name] - deployed[name] for name in deployed}
+        displacement = {name: self.start[name] - deployed[name] for name in deployed}
+        zero = torch.zeros((), dtype=torch.float64)
+        fired = sum(((stack.coefficients > 0).sum() for stack in self.accumulated), start=zero)
+        numbers = [
+            hackward_share(self.accumulated),
+            fired,
+            self.norm_pre_clip,
+            self.fed.norm(),
+            hackward_share(self.split.project(self.fed.deployed)),
+            hackward_share(self.split.project(update)),
+            hackward_share(self.split.project(displacement)),
+        ]
+        home = self.norm_pre_clip.device
+        cos_pre, fired_axes, pre, post, *shares = torch.stack([n.to(home, torch.float64) for n in numbers]).tolist()
+        axes, r = self.split.axes(self.fed.deployed)
+        return Diagnostics(
+            cos_pre=cos_pre,
+            cos_pre_null=math.sqrt(axes / (2 * r)) if r else 0.0,
+            fired=int(fired_axes),
+            axes=axes,
+            grad_norm_pre_clip=pre,
+            grad_norm_post_clip=post,
+            hackward_share_gradient=shares[0],
+            hackward_share_update=shares[1],
+            hackward_share_parameters=shares[2],
+        )
+
+
+def hackward_share(stacks: list[Stack]) -> Float[Tensor, ""]:
+    """sqrt(Σ ‖relu(V x)‖² / Σ ‖x‖²) over stacks of x (m, r) and V x (m, k); 0 where x is zero."""
+    length = global_norm(stack.vectors for stack in stacks)
+    hackward = global_norm(torch.relu(stack.coefficients) for stack in stacks)
+    return torch.where(length > 0, hackward / length, torch.zeros_like(length))

@@ -1,0 +1,66 @@
+"""The settings of a routed step, and which combinations mean something."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from projected_grpo.clip import ClipPolicy
+from projected_grpo.errors import SettingError, UnsupportedCombinationError
+from projected_grpo.split import DEFAULT_RULE, SplitRule
+
+Intervention = Literal["none", "erase", "route"]
+Space = Literal["gradient", "update", "displacement"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routing:
+    """Everything that decides a step besides the optimizer, the gradients and the basis.
+
+    Arguments:
+        intervention: none (vanilla), erase (the removed part is dropped) or route (it goes to the quarantine).
+        space: what is split: the gradient, the optimizer's update, or the displacement since the start.
+        clip: what is clipped relative to the split; only gradient space has a choice.
+        max_norm: the limit of the global norm; None clips nothing.
+        rule: gate, overshoot and preserve_magnitude of the split.
+
+    Raises:
+        SettingError: an unknown name, or a max_norm that is not finite and positive.
+        UnsupportedCombinationError: a clip other than before outside gradient space.
+    """
+
+    intervention: Intervention = "route"
+    space: Space = "displacement"
+    clip: ClipPolicy = "before"
+    max_norm: float | None = None
+    rule: SplitRule = DEFAULT_RULE
+
+    def __post_init__(self) -> None:
+        for what, value, allowed in (
+            ("intervention", self.intervention, get_args(Intervention)),
+            ("space", self.space, get_args(Space)),
+            ("clip", self.clip, get_args(ClipPolicy)),
+        ):
+            if value not in allowed:
+                raise SettingError(f"{what} is {value!r}; it must be one of {', '.join(allowed)}.")
+        if self.max_norm is not None and not (math.isfinite(self.max_norm) and self.max_norm > 0):
+            raise SettingError(f"max_norm is {self.max_norm!r}; it must be a finite number above 0, or None.")
+        if self.space != "gradient" and self.clip != "before":
+            raise UnsupportedCombinationError(
+                f"clip={self.clip!r} has no meaning in {self.space} space, where one unsplit gradient is clipped; "
+                "use clip='before', or space='gradient'."
+            )
+
+    @property
+    def moves_the_point(self) -> bool:
+        """Whether one optimizer moves the combined point, and its result is split; none splits nothing anywhere."""
+        return self.space != "gradient" and self.intervention != "none"
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values, for checkpoints."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        limit = "no clip" if self.max_norm is None else f"clip {self.clip} at {self.max_norm:g}"
+        preserved = ", magnitude preserved" if self.rule.preserve_magnitude else ""
+        rule = f"{self.rule.gate} with overshoot {self.rule.overshoot:g}{preserved}"
+        return f"{self.intervention} in {self.space} space, {limit}, {rule}"

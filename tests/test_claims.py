@@ -1,0 +1,357 @@
+"""What is claimed of a configuration, against what it does: claims are sound, and the main table is exact."""
+
+from collections.abc import Callable
+from functools import cache
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from projected_grpo.basis import Basis
+from projected_grpo.claims import claims_of, guarantees
+from projected_grpo.errors import UnmeasurableOptimizerError
+from projected_grpo.optimizer import RoutedOptimizer
+from projected_grpo.probes import Measured, Measurement, measure
+from projected_grpo.routing import Routing
+from projected_grpo.split import SplitRule
+from projected_grpo.vectors import VectorPair
+
+Build = Callable[[list[nn.Parameter]], Optimizer]
+
+
+class Own(Optimizer):
+    """Stochastic gradient descent with one deliberate peculiarity."""
+
+    def __init__(self, params: Any, lr: float = 0.1, twist: str = "none") -> None:
+        super().__init__(params, {"lr": lr})
+        self.twist = twist
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        moving = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = sum(float(p.grad.norm()) for p in moving)
+        for p in moving:
+            count = self.state[p]["count"] = self.state[p].get("count", 0) + 1
+            direction = p.grad
+            if self.twist == "coupled":
+                direction = direction / (1 + norm)
+            elif self.twist == "late sign" and count > 60:
+                direction = direction.sign()
+            elif self.twist == "noise":
+                direction = direction + 0.1 * torch.randn_like(p)
+            elif self.twist == "l1":
+                direction = direction + 0.01 * p.sign()
+            elif self.twist == "per coordinate":
+                direction = direction * torch.linspace(1, 2, p.numel(), dtype=p.dtype)
+            elif self.twist == "fails":
+                raise RuntimeError("needs a matrix")
+            p.sub_(self.param_groups[0]["lr"] * direction)
+
+
+BASES: dict[str, Build] = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "decay": lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.5),
+    "overdampened": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=1.8),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.05, weight_decay=0.1),
+    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=0.05),
+    "coupled": lambda p: Own(p, twist="coupled"),
+    "noise": lambda p: Own(p, twist="noise"),
+    "l1": lambda p: Own(p, twist="l1"),
+    "late sign": lambda p: Own(p, twist="late sign"),
+    "per coordinate": lambda p: Own(p, twist="per coordinate"),
+}
+#                 linear isotropic separable nonnegative
+IS = {
+    "SGD":            (True, True, True, True),
+    "momentum":       (True, True, True, True),
+    "nesterov":       (True, True, True, True),
+    "decay":          (True, True, True, False),
+    "overdampened":   (True, True, True, False),
+    "AdamW":          (False, False, True, False),
+    "Adagrad":        (False, False, True, False),
+    "coupled":        (False, True, False, False),
+    "noise":          (False, False, False, False),
+    "l1":             (False, False, True, False),
+    "late sign":      (False, False, True, False),
+    "per coordinate": (True, False, True, False),
+}  # fmt: skip
+# The other two policies are in the truth table below, under the default rule.
+SETTINGS = [("gradient", "before"), ("gradient", "joint"), ("update", "before"), ("displacement", "before")]
+SHAPES = {"q": (3, 12), "k": (2, 12), "v": (1, 7)}
+STEPS = 12
+LIMIT = 5.0  # about the median norm of the gradients below
+
+
+def vectors() -> list[nn.Parameter]:
+    return [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))]
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_what_an_optimizer_is(name: str) -> None:
+    measured = measure(BASES[name](vectors()))
+    assert measured.moved
+    assert (measured.linear, measured.isotropic, measured.separable, measured.nonnegative) == IS[name]
+
+
+def test_measuring_leaves_everything_alone() -> None:
+    held = vectors()
+    base = torch.optim.AdamW(held, lr=0.1)
+    held[0].grad = torch.ones(3)
+    base.step()
+    seen = []
+    base.register_step_pre_hook(lambda *_: seen.append(1))
+    torch.optim.lr_scheduler.ConstantLR(base)  # replaces the instance's step
+    before = [p.detach().clone() for p in held], base.state[held[0]]["exp_avg"].clone()
+    torch.manual_seed(0)
+    assert measure(base).separable
+    after_measuring = torch.rand(())
+    torch.manual_seed(0)
+    assert torch.equal(after_measuring, torch.rand(()))
+    assert all(torch.equal(p, old) for p, old in zip(held, before[0], strict=True))
+    assert torch.equal(base.state[held[0]]["exp_avg"], before[1])
+    assert list(base.state) == [held[0]]
+    assert not seen
+
+
+def test_a_learning_rate_of_zero() -> None:
+    """A warm-up that stands at zero is measured at its initial rate; a plain zero moves nothing and claims nothing."""
+    base = torch.optim.SGD(vectors(), lr=0.1)
+    torch.optim.lr_scheduler.LambdaLR(base, lambda step: step / 10)
+    assert base.param_groups[0]["lr"] == 0
+    assert measure(base).linear
+    assert measure(torch.optim.SGD(vectors(), lr=0.0)) == Measured(
+        residuals=measure(torch.optim.SGD(vectors(), lr=0.0)).residuals
+    )
+
+
+def test_only_the_groups_that_matter_are_measured() -> None:
+    first, second = vectors()
+    base = torch.optim.SGD([{"params": [first]}, {"params": [second], "weight_decay": 0.1}], lr=0.1)
+    assert not measure(base).nonnegative
+    assert measure(base, {id(first)}).nonnegative
+
+
+def test_what_cannot_be_measured_has_no_property() -> None:
+    base = Own(vectors(), twist="fails")
+    with pytest.raises(UnmeasurableOptimizerError, match=r"Own could not be run .*RuntimeError: needs a matrix"):
+        measure(base)
+    measured = Measurement().of(base)
+    assert not measured.linear
+    assert "needs a matrix" in (measured.problem or "")
+    pair = VectorPair(nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4)))
+    base = Own([*pair], twist="fails")
+    optimizer = RoutedOptimizer(base, {"q": pair}, Basis({"q": torch.eye(1, 4)}), space="gradient")
+    assert "needs a matrix" in optimizer.explain()
+    assert "keeps_sum             no" in optimizer.explain()
+
+
+def test_a_constructor_that_cannot_be_called_again() -> None:
+    """Then the twin has the base's attributes, and a state that starts empty."""
+
+    class Demanding(Own):
+        def __init__(self, params: Any, twist: str, *, secret: int) -> None:
+            super().__init__(params, twist=twist)
+            self.secret = secret
+
+    assert measure(Demanding(vectors(), "none", secret=1)).linear
+    assert not measure(Demanding(vectors(), "coupled", secret=1)).separable
+
+
+def test_a_measurement_is_repeated_when_options_change() -> None:
+    base, measurement = torch.optim.SGD(vectors(), lr=0.1), Measurement()
+    first = measurement.of(base)
+    base.param_groups[0]["lr"] = 0.05
+    assert measurement.of(base) is first
+    base.param_groups[0]["weight_decay"] = 0.1
+    assert not measurement.of(base).nonnegative
+
+
+# Claims against behaviour
+
+
+def make_basis() -> Basis:
+    generator = torch.Generator().manual_seed(0)
+    normal = {name: torch.randn(r, k, generator=generator, dtype=torch.float64) for name, (k, r) in SHAPES.items()}
+    return Basis({name: torch.linalg.qr(x)[0].T for name, x in normal.items()})
+
+
+def run(build: Build, **options: Any) -> tuple[RoutedOptimizer, dict[str, float]]:
+    """Some steps from a start that isn't zero; the largest norm fed and the largest leaks on the way, under route."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    pairs = {}
+    for name, (_, r) in SHAPES.items():
+        start = torch.randn(r, generator=generator, dtype=torch.float64)
+        pairs[name] = VectorPair(nn.Parameter(start), nn.Parameter(torch.zeros_like(start)))
+    base = build([vector for pair in pairs.values() for vector in pair if vector is not None])
+    optimizer = RoutedOptimizer(base, pairs, make_basis(), **options)
+    worst = {"norm": 0.0, "update": 0.0, "displacement": 0.0}
+    # A drift, so that something is learned, and noise, so that single gradients point elsewhere.
+    drift = {name: torch.randn(r, generator=generator, dtype=torch.float64) for name, (_, r) in SHAPES.items()}
+    for _ in range(STEPS):
+        for name, (_, r) in SHAPES.items():
+            noise = torch.randn(r, generator=generator, dtype=torch.float64)
+            pairs[name].deployed.grad = 0.5 * drift[name] + noise
+        optimizer.step()
+        if optimizer.routing.intervention != "route":
+            continue
+        shown = optimizer.diagnostics()
+        worst["norm"] = max(worst["norm"], shown.grad_norm_post_clip or 0.0)
+        worst["update"] = max(worst["update"], shown.hackward_share_update or 0.0)
+        worst["displacement"] = max(worst["displacement"], shown.hackward_share_parameters or 0.0)
+    return optimizer, worst
+
+
+@cache
+def vanilla(base: str, max_norm: float | None) -> dict[str, Tensor]:
+    """Where training ends without a split, whatever the space, the policy and the rule."""
+    optimizer, _ = run(BASES[base], intervention="none", max_norm=max_norm)
+    return {name: pair.deployed.detach() for name, pair in optimizer.vectors.items()}
+
+
+def observed(base: str, space: str, clip: str, rule: SplitRule, max_norm: float | None) -> dict[str, bool]:
+    """Whether each guarantee was kept on one sequence of gradients."""
+    options: dict[str, Any] = {"space": space, "clip": clip, "rule": rule, "max_norm": max_norm}
+    (route, worst), (erase, _) = (run(BASES[base], intervention=arm, **options) for arm in ("route", "erase"))
+    none = vanilla(base, max_norm)
+
+    def far(difference: Callable[[str], Tensor], scale: Callable[[str], Tensor]) -> float:
+        return max(float(difference(n).detach().norm()) / (float(scale(n).detach().norm()) or 1.0) for n in SHAPES)
+
+    r, e = route.vectors, erase.vectors
+
+    def quarantine(name: str) -> Tensor:
+        vector = r[name].quarantine
+        assert vector is not None
+        return vector
+
+    def outside(name: str) -> Tensor:
+        V = route.basis[name]
+        return quarantine(name) - V.T @ (V @ quarantine(name))
+
+    small = 1e-9  # rounding is 1e-13 here, and a violation at least 1e-3
+    return {
+        "keeps_sum": far(lambda n: r[n].deployed + quarantine(n) - none[n], lambda n: none[n]) < small,
+        "erase_match": far(lambda n: r[n].deployed - e[n].deployed, lambda n: e[n].deployed) < small,
+        "covers_both": max_norm is None or worst["norm"] <= max_norm * (1 + small),
+        "span": far(outside, quarantine) < small,
+        "no_update_leak": worst["update"] < small,
+        "no_displacement_leak": worst["displacement"] < small,
+    }
+
+
+@cache
+def measured_as(base: str) -> Measured:
+    return measure(BASES[base](vectors()))
+
+
+def claimed(base: str, space: str, clip: str, rule: SplitRule, max_norm: float | None) -> dict[str, bool]:
+    routing = Routing(space=space, clip=clip, rule=rule, max_norm=max_norm)
+    return {name: claim.holds for name, claim in claims_of(routing, measured_as(base)).items()}
+
+
+def test_explain_prints_what_is_claimed() -> None:
+    pairs = {"q": VectorPair(nn.Parameter(torch.zeros(12)), nn.Parameter(torch.zeros(12)))}
+    for name, clip in product(("momentum", "AdamW", "coupled"), ("before", "joint")):
+        base = BASES[name]([vector for vector in pairs["q"] if vector is not None])
+        optimizer = RoutedOptimizer(
+            base, pairs, Basis({"q": torch.eye(2, 12)}), space="gradient", clip=clip, max_norm=1.0
+        )
+        shown = optimizer.explain()
+        claims = claims_of(optimizer.routing, measured_as(name))
+        assert optimizer.guarantees() == claims
+        assert {claim.holds for claim in claims.values()} == {True, False} or (name, clip) == ("momentum", "before")
+        for guarantee, claim in claims.items():
+            assert f"{guarantee:<22}{'yes' if claim.holds else 'no':<5}{claim.why}" in shown
+        assert ("not linear" in shown) == (name != "momentum")
+        assert ("not separable" in shown) == (name == "coupled")
+
+
+ALL = ("keeps_sum", "erase_match", "covers_both", "span", "no_update_leak", "no_displacement_leak")
+FAILS = {
+    ("momentum", "gradient", "before"): (),
+    ("momentum", "gradient", "joint"): ("erase_match",),
+    ("momentum", "gradient", "separate"): ("keeps_sum", "covers_both"),
+    ("momentum", "gradient", "deployed_only"): ("keeps_sum", "covers_both"),
+    ("AdamW", "gradient", "before"): ("keeps_sum", "span", "no_update_leak", "no_displacement_leak"),
+    ("AdamW", "gradient", "joint"): ("keeps_sum", "erase_match", "span", "no_update_leak", "no_displacement_leak"),
+    ("AdamW", "gradient", "separate"): ("keeps_sum", "covers_both", "span", "no_update_leak", "no_displacement_leak"),
+    ("AdamW", "gradient", "deployed_only"): (
+        "keeps_sum", "covers_both", "span", "no_update_leak", "no_displacement_leak"
+    ),
+    **{(base, "update", "before"): () for base in ("momentum", "AdamW", "coupled", "l1")},
+    **{(base, "displacement", "before"): ("no_update_leak",) for base in ("momentum", "AdamW", "coupled", "l1")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("base", "space", "clip"), FAILS)
+def test_the_truth_table_is_claimed_and_observed(base: str, space: str, clip: str) -> None:
+    """Under the default rule, with a clip that fires: exactly these fail, in words and in deeds."""
+    expected = {name: name not in FAILS[base, space, clip] for name in ALL}
+    assert claimed(base, space, clip, SplitRule(), LIMIT) == expected
+    assert observed(base, space, clip, SplitRule(), LIMIT) == expected
+
+
+RULES = [
+    SplitRule(gate="no_gate"),
+    SplitRule(gate="reverse"),
+    SplitRule(gate="reverse", overshoot=0.5),
+    SplitRule(overshoot=0.6),
+    SplitRule(overshoot=1.5),
+    SplitRule(gate="no_gate", overshoot=1.5),
+    SplitRule(preserve_magnitude=True),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize(("space", "clip"), SETTINGS)
+def test_claims_are_sound_under_every_rule(space: str, clip: str, rule: SplitRule) -> None:
+    """What is claimed is observed; the reverse is not asked, since one run may keep what no theorem promises."""
+    claims = claimed("momentum", space, clip, rule, LIMIT)
+    kept = observed("momentum", space, clip, rule, LIMIT)
+    assert [name for name, holds in claims.items() if holds and not kept[name]] == []
+    if rule.preserve_magnitude:
+        assert not claims["keeps_sum"]
+        assert not kept["keeps_sum"]
+
+
+@pytest.mark.parametrize("base", [name for name in BASES if name != "late sign"])
+def test_claims_are_sound_for_every_base(base: str) -> None:
+    for space, clip, limit in [*((*setting, LIMIT) for setting in SETTINGS), ("gradient", "before", None)]:
+        claims = claimed(base, space, clip, SplitRule(), limit)
+        kept = observed(base, space, clip, SplitRule(), limit)
+        assert [name for name, holds in claims.items() if holds and not kept[name]] == [], (space, clip, limit)
+        assert limit is not None or claims["covers_both"]
+
+
+def test_unequal_hyperparameters_lose_the_sum() -> None:
+    pair = VectorPair(nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4)))
+    groups = [{"params": [pair.deployed]}, {"params": [pair.quarantine], "lr": 0.2}]
+    optimizer = RoutedOptimizer(
+        torch.optim.SGD(groups, lr=0.1), {"q": pair}, Basis({"q": torch.eye(1, 4)}), space="gradient"
+    )
+    assert "different hyperparameters" in optimizer.explain()
+    groups[1]["lr"] = 0.1
+    optimizer.param_groups[1]["lr"] = 0.1
+    assert "different hyperparameters" not in optimizer.explain()
+
+
+def test_other_interventions() -> None:
+    settings: dict[str, Any] = {
+        "space": "update", "clip": "before", "rule": SplitRule(), "max_norm_set": True,
+        "linear": True, "separable": True, "isotropic": True, "nonnegative": True,
+    }  # fmt: skip
+    erase, none = guarantees(intervention="erase", **settings), guarantees(intervention="none", **settings)
+    assert not erase["keeps_sum"].holds
+    assert all(claim.holds for name, claim in erase.items() if name != "keeps_sum")
+    assert all("nothing is split" in claim.why for claim in none.values())
+    pair = VectorPair(nn.Parameter(torch.zeros(4)), None)
+    base = torch.optim.SGD([pair.deployed], lr=0.0)
+    optimizer = RoutedOptimizer(base, {"q": pair}, Basis({"q": torch.eye(1, 4)}), intervention="erase")
+    assert "Windup" in optimizer.explain()
+    assert "did not move its probes" in optimizer.explain()

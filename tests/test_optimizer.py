@@ -1,0 +1,357 @@
+"""The routed optimizer: its order, what it refuses, what it leaves alone, and that it resumes bit for bit."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from routed_toys import (
+    BASES,
+    INTERVENTIONS,
+    SHAPES,
+    SPACES,
+    gradients,
+    make_basis,
+    make_pairs,
+    parameters,
+    routed,
+    same_bits,
+    take,
+    values,
+)
+from torch import Tensor, nn
+
+from projected_grpo.basis import Basis
+from projected_grpo.errors import (
+    NonFiniteGradientError,
+    UnmatchedNamesError,
+)
+from projected_grpo.optimizer import RoutedOptimizer
+from projected_grpo.split import split
+from projected_grpo.vectors import VectorPair
+
+# What a step does
+
+
+@pytest.mark.parametrize("intervention", INTERVENTIONS)
+def test_what_the_base_is_fed_in_gradient_space(intervention: str) -> None:
+    pairs, basis = make_pairs(), make_basis()
+    optimizer = routed(pairs, intervention=intervention, space="gradient")
+    seen: dict[str, list[Tensor | None]] = {}
+    optimizer.base.register_step_pre_hook(
+        lambda *_: seen.update({name: [v.grad for v in pair if v is not None] for name, pair in pairs.items()})
+    )
+    take(optimizer, pairs, range(1))
+    for name, g in gradients(0).items():
+        parts, (fed, quarantined) = split(g, basis[name]), seen[name]
+        if intervention == "none":
+            assert torch.equal(fed, g)
+        else:
+            torch.testing.assert_close(fed, parts.kept)
+        if intervention == "route":
+            torch.testing.assert_close(quarantined, parts.removed)
+        else:
+            assert quarantined is None  # and not zeros
+        # and afterwards the gradients are as they were
+        assert torch.equal(pairs[name].deployed.grad, g)
+        assert pairs[name].quarantine.grad is None
+    assert any(split(g, basis[name]).removed.any() for name, g in gradients(0).items())
+
+
+def test_quarantine_gradients_are_cleared_as_they_arrive() -> None:
+    """So a trainer's own clip, between backward and step, sees the combined gradient once."""
+    pairs = make_pairs()
+    optimizer = routed(pairs)
+    for _ in range(2):  # two micro-batches
+        sum(((pair.deployed + pair.quarantine).sum() for pair in pairs.values()), start=torch.zeros(())).backward()
+    assert all(pair.quarantine.grad is None for pair in pairs.values())
+    assert all((pair.deployed.grad == 2).all() for pair in pairs.values())
+    norm = torch.nn.utils.clip_grad_norm_(parameters(pairs), 1.0)
+    assert float(norm) == pytest.approx(2 * math.sqrt(sum(r for _, r in SHAPES.values())))
+    optimizer.step()
+    assert optimizer.diagnostics().grad_norm_pre_clip == pytest.approx(1.0, rel=1e-5)
+    # Set by hand, past the hook, they are cleared by the step.
+    pairs["a.q"].quarantine.grad = torch.ones(12)
+    optimizer.step()
+    assert pairs["a.q"].quarantine.grad is None
+
+
+def test_a_dead_optimizer_clears_nothing() -> None:
+    pairs = make_pairs()
+    optimizer = routed(pairs)
+    del optimizer
+    pairs["a.q"].quarantine.sum().backward()
+    assert pairs["a.q"].quarantine.grad is not None
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("space", SPACES)
+def test_none_is_the_plain_optimizer_bit_for_bit(base: str, space: str) -> None:
+    pairs, plain = make_pairs(), make_pairs(quarantine=False)
+    take(routed(pairs, base, intervention="none", space=space), pairs, range(6))
+    take(BASES[base](parameters(plain)), plain, range(6))
+    for name, pair in pairs.items():
+        assert torch.equal(pair.deployed, plain[name].deployed)
+        assert not pair.quarantine.any()
+
+
+@pytest.mark.parametrize("intervention", ["none", "erase"])
+@pytest.mark.parametrize("space", SPACES)
+def test_an_unused_quarantine_is_inert(intervention: str, space: str) -> None:
+    """With it, without it, and whatever it holds: the same bits, and it never moves."""
+    runs = []
+    for quarantine in (True, False):
+        pairs = make_pairs(quarantine=quarantine)
+        optimizer = routed(pairs, "SGD", intervention=intervention, space=space, max_norm=2.0)
+        take(optimizer, pairs, range(6))
+        runs.append([pair.deployed.detach() for pair in pairs.values()])
+        assert all(pair.quarantine is None or not pair.quarantine.any() for pair in pairs.values())
+        assert all(pair.quarantine not in optimizer.state for pair in pairs.values())
+    assert all(torch.equal(x, y) for x, y in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("intervention", ["erase", "route"])
+def test_a_vector_without_gradient(space: str, intervention: str) -> None:
+    """In gradient space it is skipped by everything; elsewhere its update is zero."""
+    pairs = make_pairs()
+    optimizer = routed(pairs, space=space, intervention=intervention)
+    take(optimizer, pairs, range(2))
+    before = values(pairs)["a.q"]
+    take(optimizer, pairs, range(2, 4), without="a.q")
+    assert all(torch.equal(x, y) for x, y in zip(values(pairs)["a.q"], before, strict=True))
+    take(optimizer, pairs, range(4, 5))
+    assert not torch.equal(pairs["a.q"].deployed, before[0])
+    steps = [int(optimizer.state[pairs[name].deployed]["step"]) for name in ("a.q", "b.q")]
+    assert steps == [3, 5]
+
+
+def test_unrouted_parameters_are_stepped_and_counted() -> None:
+    pairs, head = make_pairs(), nn.Parameter(torch.zeros(3))
+    idle = nn.Parameter(torch.ones(2))
+    base = torch.optim.SGD([*parameters(pairs), head, idle], lr=1.0)
+    optimizer = RoutedOptimizer(base, pairs, make_basis(), space="gradient", max_norm=1.0)
+    for name, g in gradients(0).items():
+        pairs[name].deployed.grad = g
+    head.grad = torch.tensor([0.0, 30.0, 40.0])
+    optimizer.step()
+    norm = math.sqrt(sum(float((g * g).sum()) for g in gradients(0).values()) + 2500)
+    shown = optimizer.diagnostics()
+    assert shown.grad_norm_pre_clip == pytest.approx(norm, rel=1e-6)
+    assert shown.grad_norm_post_clip == pytest.approx(1.0, rel=1e-6)
+    torch.testing.assert_close(head.detach(), -torch.tensor([0.0, 30.0, 40.0]) / norm)
+    assert torch.equal(idle, torch.ones(2))
+    assert torch.equal(head.grad, torch.tensor([0.0, 30.0, 40.0]))
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": 0.5})
+    assert len(optimizer.param_groups) == len(base.param_groups) == 2
+
+
+def test_a_closure_is_evaluated_once_with_gradients() -> None:
+    pairs = make_pairs()
+    optimizer = routed(pairs)
+    calls = []
+
+    def closure() -> float:
+        calls.append(torch.is_grad_enabled())
+        optimizer.zero_grad()
+        loss = (pairs["a.q"].deployed + pairs["a.q"].quarantine).sum()
+        loss.backward()
+        return float(loss.detach())
+
+    before, loss = values(pairs), float(pairs["a.q"].deployed.detach().sum())
+    assert optimizer.step(closure) == pytest.approx(loss)
+    assert calls == [True]
+    assert not same_bits(before, values(pairs))
+
+
+def test_schedulers_and_hooks_work() -> None:
+    pairs = make_pairs()
+    optimizer = routed(pairs, "SGD")
+    seen: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("post"))
+    optimizer.base.register_step_pre_hook(lambda *_: seen.append("base"))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    for step in range(3):
+        take(optimizer, pairs, range(step, step + 1))
+        scheduler.step()
+    assert optimizer.base.param_groups[0]["lr"] == pytest.approx(0.1 / 8)
+    assert seen == ["pre", "base", "post"] * 3
+    optimizer.load_state_dict(optimizer.state_dict())  # base replaces its groups: they must still be shared
+    scheduler.step()
+    assert optimizer.base.param_groups[0]["lr"] == pytest.approx(0.1 / 16)
+    assert optimizer.state is optimizer.base.state
+    # Trainers that wrap optimizers assign these, and mean the base's.
+    optimizer.state, optimizer.param_groups = optimizer.state, list(optimizer.param_groups)
+    optimizer.defaults = {**optimizer.defaults}
+    assert optimizer.base.param_groups is optimizer.param_groups
+    assert optimizer.base.defaults is optimizer.defaults
+    assert "route in displacement space" in repr(optimizer)
+
+
+def test_refresh_in_displacement_space_splits_everything_again() -> None:
+    """The quarantine lies in the span of the new basis at once."""
+    pairs = make_pairs()
+    start = values(pairs)
+    optimizer = routed(pairs, max_norm=1.0)
+    take(optimizer, pairs, range(4))
+    other = make_basis(seed=7)
+    optimizer.refresh(other)
+    assert optimizer.basis == other
+    take(optimizer, pairs, range(4, 5))
+    for name, V in other.items():
+        removed = pairs[name].quarantine.detach()
+        torch.testing.assert_close(V.T @ (V @ removed), removed)
+        assert float((V @ (start[name][0] - pairs[name].deployed.detach())).relu().sum()) < 1e-5
+    assert any(pair.quarantine.any() for pair in pairs.values())
+    with pytest.raises(UnmatchedNamesError):
+        optimizer.refresh(Basis({"nowhere": torch.eye(1, 3)}))
+    assert optimizer.basis == other
+
+
+# Failures leave everything as it was
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_non_finite_gradients_change_nothing(space: str, bad: float) -> None:
+    pairs, twin = make_pairs(), make_pairs()
+    optimizer, other = routed(pairs, space=space), routed(twin, space=space)
+    take(optimizer, pairs, range(2))
+    take(other, twin, range(2))
+    before, poisoned = values(pairs), gradients(2)
+    poisoned["a.v"][3] = bad
+    for name, g in poisoned.items():
+        pairs[name].deployed.grad = g
+    with pytest.raises(NonFiniteGradientError, match=r"a\.v: 1 of 7 entries"):
+        optimizer.step()
+    assert same_bits(before, values(pairs))
+    assert pairs["a.q"].deployed.grad is poisoned["a.q"]
+    take(optimizer, pairs, range(3, 5))  # and it goes on as if nothing had been
+    take(other, twin, range(3, 5))
+    assert same_bits(values(pairs), values(twin))
+
+
+def test_non_finite_gradients_of_unrouted_parameters() -> None:
+    pairs, head = make_pairs(), nn.Parameter(torch.zeros(2))
+    optimizer = RoutedOptimizer(torch.optim.SGD([*parameters(pairs), head]), pairs, make_basis())
+    head.grad = torch.tensor([math.nan, 1.0])
+    with pytest.raises(NonFiniteGradientError, match="unrouted parameter 0: 1 of 2"):
+        optimizer.step()
+
+
+class Tripping(torch.optim.SGD):
+    """Fails in the middle of a step, once armed."""
+
+    armed = False
+
+    def step(self, closure: Any = None) -> Any:
+        if self.armed:
+            with torch.no_grad():
+                for parameter in self.param_groups[0]["params"]:
+                    parameter.add_(1.0)
+            raise RuntimeError("out of memory")
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_a_base_that_raises_leaves_vectors_and_gradients(space: str) -> None:
+    pairs = make_pairs()
+    base = Tripping(parameters(pairs), lr=0.1)
+    optimizer = RoutedOptimizer(base, pairs, make_basis(), space=space, max_norm=0.5)
+    take(optimizer, pairs, range(2))
+    before = values(pairs)
+    base.armed = True
+    with pytest.raises(RuntimeError, match="out of memory"):
+        take(optimizer, pairs, range(2, 3))
+    assert same_bits(before, values(pairs))
+    assert all(torch.equal(pairs[name].deployed.grad, g) for name, g in gradients(2).items())
+    base.armed = False
+    take(optimizer, pairs, range(2, 3))
+    assert not same_bits(before, values(pairs))
+
+
+# What is shown
+
+
+def test_diagnostics_against_their_formulas() -> None:
+    pairs, basis = make_pairs(), make_basis()
+    optimizer = routed(pairs, "SGD", space="gradient", max_norm=1.0)
+    empty = optimizer.diagnostics()
+    assert empty.cos_pre is None
+    assert empty.fired_share is None
+    start = values(pairs)
+    take(optimizer, pairs, range(2))
+    before = values(pairs)
+    take(optimizer, pairs, range(2, 3))
+    g, shown = gradients(2), optimizer.diagnostics()
+    covered = [name for name, (k, _) in SHAPES.items() if k]
+
+    def share(x: dict[str, Tensor]) -> float:
+        hackward = sum(float((basis[name] @ x[name]).relu().square().sum()) for name in covered)
+        return math.sqrt(hackward / sum(float(x[name].square().sum()) for name in covered))
+
+    coefficients = torch.cat([basis[name] @ g[name] for name in covered])
+    assert shown.cos_pre == pytest.approx(share(g), rel=1e-5)
+    assert shown.cos_pre_null == pytest.approx(math.sqrt(6 / (2 * 31)))
+    assert (shown.fired, shown.axes) == (int((coefficients > 0).sum()), 6)
+    assert shown.fired_share == shown.fired / 6
+    assert 0 < shown.fired < 6
+    assert shown.grad_norm_pre_clip == pytest.approx(math.sqrt(sum(float(x.square().sum()) for x in g.values())))
+    assert shown.grad_norm_post_clip == pytest.approx(1.0, rel=1e-5)
+    assert shown.hackward_share_gradient < 1e-6
+    after = {name: pair.deployed.detach() for name, pair in pairs.items()}
+    update = {name: before[name][0] - after[name] for name in pairs}
+    assert shown.hackward_share_update == pytest.approx(share(update), rel=1e-3, abs=1e-6)
+    displacement = {name: start[name][0] - after[name] for name in pairs}
+    assert shown.hackward_share_parameters == pytest.approx(share(displacement), rel=1e-3, abs=1e-6)
+
+
+def test_diagnostics_of_nothing_are_zero() -> None:
+    """A step on zero gradients, and one on no gradients at all."""
+    pairs = make_pairs()
+    optimizer = RoutedOptimizer(torch.optim.SGD(parameters(pairs)), pairs, make_basis())
+    for pair in pairs.values():
+        pair.deployed.grad = torch.zeros_like(pair.deployed)
+    optimizer.step()
+    shown = optimizer.diagnostics()
+    assert (shown.cos_pre, shown.hackward_share_update, shown.hackward_share_parameters) == (0.0, 0.0, 0.0)
+    optimizer.zero_grad()
+    optimizer.step()
+    assert optimizer.diagnostics().axes == 0
+
+
+def test_looking_changes_nothing() -> None:
+    runs = []
+    for look in (True, False):
+        pairs = make_pairs()
+        optimizer = routed(pairs)
+        torch.manual_seed(3)
+        for step in range(4):
+            take(optimizer, pairs, range(step, step + 1))
+            if look:
+                optimizer.diagnostics()
+                optimizer.explain()
+        runs.append((values(pairs), float(torch.rand(()))))
+    assert same_bits(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("space", SPACES)
+def test_half_precision_vectors(space: str, dtype: torch.dtype) -> None:
+    pairs = {
+        name: VectorPair(
+            nn.Parameter(pair.deployed.detach().to(dtype)), nn.Parameter(pair.quarantine.detach().to(dtype))
+        )
+        for name, pair in make_pairs().items()
+    }
+    base = torch.optim.SGD(parameters(pairs), lr=0.1)
+    optimizer = RoutedOptimizer(base, pairs, make_basis().to(dtype=dtype), space=space, max_norm=1.0)
+    for name, g in gradients(0).items():
+        pairs[name].deployed.grad = g.to(dtype)
+    before = values(pairs)
+    optimizer.step()
+    assert not same_bits(before, values(pairs))
+    assert any(pair.quarantine.any() for pair in pairs.values())
+    assert optimizer.diagnostics().grad_norm_post_clip == pytest.approx(1.0, rel=4 * torch.finfo(dtype).eps)
