@@ -42,16 +42,17 @@ def orthonormality_defect(V: Tensor) -> float:
     return float((V @ V.T - target).norm())
 
 
-def trajectory_error(steps: int, width: int, moved: float, size: float, dtype: torch.dtype) -> float:
+def trajectory_error(steps: int, width: float, moved: float, size: float, dtype: torch.dtype) -> float:
     """Rounding error after `steps` steps of two runs that are equal in exact arithmetic.
 
-    Per step at most 16 + width rounded operations on quantities no larger than the largest move of a step (`moved`),
-    and one on the parameter (`size`). A stable linear optimizer carries an error on with weights at most 1 in its
-    buffers, so that after t steps an early error counts at most t times:
+    Each step rounds what is fed (by `width` u of the move that it causes), the optimizer's buffers (at most 4
+    operations on quantities no larger than the largest move of a step, `moved`) and the parameters (at most 4
+    operations on quantities no larger than `size`). A stable linear optimizer carries an error in a buffer on with
+    weights at most 1, so that it counts at most once in each later step:
 
-        u steps ((16 steps + width) moved + width size)
+        u steps ((4 steps + width) moved + 4 size)
 
-    width is the length of the longest sum inside a step: r + k + 8. The hypothesis of bounded weights is the
-    theorem's own: it excludes optimizers that amplify what they are fed.
+    width is the length of the longest sum inside a step times the most that a split spreads an entry over others. The
+    hypothesis of bounded weights is the theorem's own: it excludes optimizers that amplify what they are fed.
     """
-    return unit_roundoff(dtype) * steps * ((16 * steps + width) * moved + width * size)
+    return unit_roundoff(dtype) * steps * ((4 * steps + width) * moved + 4 * size)

@@ -169,7 +169,7 @@ def synthetic_steps(seed: int) -> Iterator[StepCase]:
 
 
 def _adapter_cases(seed: int) -> Iterator[AdapterCase]:
-    for index, (d_out, d_in) in enumerate(((1, 1), (5, 3), (3, 5), (16, 16), (24, 40))):
+    for index, (d_out, d_in) in enumerate(((1, 1), (5, 3), (3, 5), (16, 16), (24, 40), (16, 16))):
         draw = torch.Generator().manual_seed(1000 * seed + 800 + index)
 
         def normal(*shape: int, draw: torch.Generator = draw) -> Tensor:

@@ -14,13 +14,15 @@ class Measurement:
     """A residual beside the largest value that the derivation allows, and what occurred on the way.
 
     `occurred` counts events by name ("something was removed"); an invariant whose needed events never occurred is
-    vacuous. A bound of 0 asks for equal bits.
+    vacuous. A bound of 0 asks for equal bits. `scale` is the size of what is compared: a bound beyond it allows
+    everything.
     """
 
     residual: float
     bound: float
     where: str = ""
     occurred: Mapping[str, int] = field(default_factory=dict)
+    scale: float = math.inf
 
     @property
     def margin(self) -> float:
@@ -38,22 +40,34 @@ class Measurement:
 
     @property
     def can_fail(self) -> bool:
-        """An infinite bound allows everything and so says nothing."""
-        return math.isfinite(self.bound)
+        """A bound that allows everything says nothing."""
+        return self.bound == 0 or (math.isfinite(self.bound) and self.bound <= self.scale)
 
 
-def elementwise(residual: Tensor, bound: Tensor | float, where: str = "", **occurred: bool | int) -> Measurement:
-    """The entry whose |residual| is largest against its own bound; both in float64, any one shape."""
+def elementwise(
+    residual: Tensor,
+    bound: Tensor | float,
+    where: str = "",
+    *,
+    scale: Tensor | float = math.inf,
+    **occurred: bool | int,
+) -> Measurement:
+    """The entry whose |residual| is largest against its own bound; both in float64, any one shape.
+
+    scale is the size of what is compared, or the thing itself, whose largest entry is taken.
+    """
+    size_of_all = scale if isinstance(scale, float) else float(scale.abs().max()) if scale.numel() else 0.0
     events = {name.replace("_", " "): int(count) for name, count in occurred.items()}
     if not residual.any():  # all zero, or empty: exact, whatever the bound
-        return Measurement(0.0, float(torch.as_tensor(bound).min()) if residual.numel() else 0.0, where, events)
+        tightest = float(torch.as_tensor(bound).min()) if residual.numel() else 0.0
+        return Measurement(0.0, tightest, where, events, size_of_all)
     size = residual.double().abs().flatten()
     allowed = torch.as_tensor(bound, dtype=torch.float64).expand(residual.shape).flatten()
     ratio = torch.where(size == 0, 0.0, size / allowed)
     ratio = torch.where(size.isnan() | allowed.isnan(), math.inf, ratio)
     i = int(ratio.argmax())
     place = f"{where}, index {i}" if residual.dim() and where else where
-    return Measurement(float(size[i]), float(allowed[i]), place, events)
+    return Measurement(float(size[i]), float(allowed[i]), place, events, size_of_all)
 
 
 def same_bits(a: Tensor, b: Tensor, where: str = "", **occurred: bool | int) -> Measurement:
@@ -73,4 +87,4 @@ def worst(measurements: Iterable[Measurement]) -> Measurement:
     for measurement in seen:
         events.update(measurement.occurred)
     top = max(seen, key=lambda m: (m.margin, m.residual, -m.bound))
-    return Measurement(top.residual, top.bound, top.where, dict(events))
+    return Measurement(top.residual, top.bound, top.where, dict(events), top.scale)

@@ -265,10 +265,17 @@ class StepTrial:
         V, gate = self.basis, self.setting.rule.gate
         return sum(any(bool(gated(V[name] @ t, gate).any()) for name, t in g.items()) for g in self.gradients)
 
-    @property
-    def width(self) -> int:
-        """The longest sum inside a step, r + k + 8."""
-        return max(V.shape[0] + V.shape[1] + 8 for V in self.basis.values())
+    @cached_property
+    def width(self) -> float:
+        """The longest sum inside a step, r + k + 8, times the most that |V|^T |V| spreads an entry."""
+        spreads = {name: float((V.abs().T @ V.abs()).sum(dim=1).max()) for name, V in self.basis.items()}
+        return max((sum(V.shape) + 8) * max(1.0, spreads[name]) for name, V in self.basis.items())
+
+    def distance(self, *trajectories: list[dict[str, Tensor]]) -> float:
+        """How far the farthest coordinate got from its start."""
+        return max(
+            float((p - self.start[name]).abs().max()) for t in trajectories for step in t for name, p in step.items()
+        )
 
     def moved(self, trajectory: list[dict[str, Tensor]]) -> float:
         """The largest move of a coordinate in one step."""

@@ -82,8 +82,9 @@ def matches_reference(trial: AdapterTrial) -> Measurement | None:
     out = trial.output(trial.make())
     learned = float(delta.abs().max()) * S.numel() * trial.x.double().norm(dim=-1, keepdim=True)
     bound = forward_error(trial, trial.weight, delta) + turned * learned
+    moved = exact - trial.base().double()
     return elementwise(
-        out.double() - exact, bound, trial.case.label, vectors_move_the_output=not torch.equal(out, trial.base())
+        out.double() - exact, bound, trial.case.label, scale=moved, vectors_move_the_output=bool(moved.any())
     )
 
 
@@ -174,11 +175,12 @@ def merge(trial: AdapterTrial) -> Measurement | None:
         return None
     hooked = trial.output(module)
     module.merge()
+    module.merge()  # what is merged already must stay as it is
     delta = trial.case.deployed.abs() + trial.case.quarantine.abs()
     changed = not torch.equal(module.weight().detach(), trial.weight)
     return elementwise(
         trial.output(module).double() - hooked.double(), 2 * forward_error(trial, trial.weight, delta),
-        trial.case.label, weight_merged=changed,
+        trial.case.label, scale=hooked.double() - trial.base().double(), weight_merged=changed,
     )  # fmt: skip
 
 
@@ -219,7 +221,7 @@ def export(trial: AdapterTrial) -> Measurement | None:
     out = torch.nn.functional.linear(trial.x, shipped["weight"].detach(), trial.bias)
     bound = 2 * forward_error(trial, trial.weight, trial.case.deployed)
     return worst([
-        elementwise(out.double() - trial.output(clean).double(), bound, trial.case.label),
+        elementwise(out.double() - trial.output(clean).double(), bound, trial.case.label, scale=out),
         *(
             same_bits(shipped[name].detach(), without[name].detach(), f"{trial.case.label}, {name}",
                       quarantine_is_not_zero=nonzero)
@@ -230,9 +232,9 @@ def export(trial: AdapterTrial) -> Measurement | None:
 
 @invariant("adapter.frozen_basis", theorem="T15", capability="adapter", events=("backward twice",))
 def frozen_basis(trial: AdapterTrial) -> Measurement:
-    """Two forward and backward passes in a row give the same gradients: the basis carries no graph.
+    """Two forward and backward passes in a row give the same gradients, and the weight takes none: the basis is frozen.
 
-    Fails when: the second backward raises, or reaches the weight.
+    Fails when: the second backward raises or adds to the first, or the weight would be trained.
 
     Likely cause: the decomposition was computed under autograd.
     """
@@ -241,7 +243,15 @@ def frozen_basis(trial: AdapterTrial) -> Measurement:
     for _ in range(2):
         module.deployed.grad = module.quarantine.grad = None
         output = module.forward(trial.x.clone())
-        torch.autograd.backward(output, torch.ones_like(output))
+        try:
+            torch.autograd.backward(output, torch.ones_like(output))
+        except RuntimeError as error:
+            if not gradients:
+                raise
+            where = f"{trial.case.label}: the second backward raised {str(error).partition('.')[0]}"
+            return Measurement(float("inf"), 0.0, where, {"backward twice": 1})
         assert module.deployed.grad is not None
         gradients.append(module.deployed.grad.clone())
+    if module.weight is not None and module.weight().requires_grad:
+        return Measurement(float("inf"), 0.0, f"{trial.case.label}: the weight is trainable", {"backward twice": 1})
     return same_bits(gradients[0], gradients[1], trial.case.label, backward_twice=1)

@@ -37,13 +37,13 @@ def matches_reference(trial: StepTrial) -> Measurement:
         events = happened(trial, own) if intervention == "route" else {}
         for kind, mine in (("deployed", own.deployed), ("quarantine", own.quarantine)):
             theirs = [getattr(state, kind) for state in exact]
-            rounding = drift(trial, mine, theirs)
+            rounding, learned = drift(trial, mine, theirs), trial.distance(theirs)
             for name in trial.start:
                 moves = (sensitivity(trial, state, name, d) for state, d in zip(exact, fed_errors[name], strict=True))
                 for step, amplified in enumerate(accumulate(moves)):
                     where = f"{intervention}, {trial.case.label}, step {step}, {kind} {name}"
                     difference = mine[step][name] - theirs[step][name]
-                    measured.append(elementwise(difference, rounding + amplified, where, **events))
+                    measured.append(elementwise(difference, rounding + amplified, where, scale=learned, **events))
     return worst(measured)
 
 
@@ -57,7 +57,7 @@ def fed_error(trial: StepTrial, name: str) -> Iterator[Tensor]:
         g = gradients[name]
         factor_error = 0.0
         if trial.max_norm is not None:
-            epsilon = trial.setting.clip_epsilon / norm if norm > trial.max_norm else 0.0
+            epsilon = trial.setting.clip_epsilon / norm if norm + trial.setting.clip_epsilon > trial.max_norm else 0.0
             factor_error = clip_rounding(trial) + epsilon
         parts = g.abs() + scale * (V.abs().T @ (V @ g).abs())  # |kept| and |removed| are at most this
         error = 2 * removed_error(g, V, scale, trial.dtype) + (2 * u + factor_error) * parts

@@ -73,6 +73,7 @@ def covers_both(trial: StepTrial) -> Measurement | None:
         Measurement(
             max(0.0, float(v.norm()) - trial.max_norm), bound, f"{trial.case.label}, step {step}",
             {"clip fired": int(norm > trial.max_norm)},
+            scale=trial.max_norm,
         )
         for step, (v, norm) in enumerate(zip(shown, trial.norms, strict=True))
     )  # fmt: skip
@@ -98,7 +99,8 @@ def reaches_limit(trial: StepTrial) -> Measurement | None:
         split_error = parts_error(trial, step, limit / norm) + _defect(trial) * limit
         bound = limit * (rounding + epsilon / norm) + (split_error if trial.setting.space == "gradient" else 0.0)
         residual = max(0.0, limit - float(v.norm()))
-        measured.append(Measurement(residual, bound, f"{trial.case.label}, step {step}", {"clip fired": 1}))
+        where = f"{trial.case.label}, step {step}"
+        measured.append(Measurement(residual, bound, where, {"clip fired": 1}, scale=limit))
     return worst(measured)
 
 
@@ -125,14 +127,11 @@ def common_factor(trial: StepTrial) -> Measurement | None:
         if a.numel() != b.numel() or float(b.norm()) == 0:
             continue
         factor = float(a @ b / (b @ b))
-        bound = 2 * abs(factor) * parts_error(trial, step) + (8 * u + gamma(count(trial), torch.float64)) * float(
-            a.norm()
-        )
-        measured.append(
-            elementwise(
-                (a - factor * b).norm(), bound, f"{trial.case.label}, step {step}", clip_fired=norm > trial.max_norm
-            )
-        )
+        length = float(a.norm())
+        rounding = (8 * u + gamma(count(trial), torch.float64)) * length
+        bound, where = 2 * abs(factor) * parts_error(trial, step) + rounding, f"{trial.case.label}, step {step}"
+        fired = norm > trial.max_norm
+        measured.append(elementwise((a - factor * b).norm(), bound, where, scale=length, clip_fired=fired))
     return worst(measured)
 
 
@@ -182,6 +181,7 @@ def vanilla_norm(trial: StepTrial) -> Measurement | None:
             rounding * norm + parts_error(trial, step) + _defect(trial) * norm,
             f"{trial.case.label}, step {step}",
             {"something removed": trial.removed_something},
+            scale=norm,
         )
         for step, (v, norm) in enumerate(zip(shown, trial.norms, strict=True))
     )

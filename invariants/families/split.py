@@ -90,7 +90,9 @@ def pythagoras(trial: SplitTrial) -> Measurement:
     errors = errors + (trial.removed_bound * trial.kept_bound).sum()
     arbiter = gamma(kept.numel() + 2, torch.float64) * (kept.abs() * removed.abs()).sum()
     bound = errors + arbiter + orthonormality_defect(trial.V) * trial.c_use.square().sum()
-    return elementwise(kept @ removed, bound, trial.case.label, something_removed=bool(removed.any()))
+    return elementwise(
+        kept @ removed, bound, trial.case.label, scale=trial.g @ trial.g, something_removed=bool(removed.any())
+    )
 
 
 @invariant(
@@ -106,7 +108,7 @@ def one_sided(trial: SplitTrial) -> Measurement:
     """
     expected = trial.c - trial.c_use
     return elementwise(
-        trial.V @ trial.kept - expected, remainder_error(trial), trial.case.label,
+        trial.V @ trial.kept - expected, remainder_error(trial), trial.case.label, scale=trial.c,
         positive_coefficient=bool((trial.c > 0).any()), negative_coefficient=bool((trial.c < 0).any()),
     )  # fmt: skip
 
@@ -129,7 +131,7 @@ def idempotence(trial: SplitTrial) -> Measurement:
     left = remainder_error(trial)  # (k,) at most this much of each coefficient survives
     rounding = removed_error(trial.kept, trial.V, trial.scale, trial.dtype)
     bound = trial.scale * (trial.V.abs().T @ left) + rounding
-    return elementwise(again, bound, trial.case.label, something_removed=bool(trial.removed.any()))
+    return elementwise(again, bound, trial.case.label, scale=trial.removed, something_removed=bool(trial.removed.any()))
 
 
 @invariant("split.homogeneity", theorem="T5", capability="split", events=("something removed",))
@@ -180,7 +182,7 @@ def additivity(trial: SplitTrial) -> Measurement:
     parts, others, totals = trial.parts, trial.split(other, V), trial.split(total, V)
     return worst(
         elementwise(
-            whole - a - b, bound + 4 * u * (a.abs() + b.abs()), trial.case.label,
+            whole - a - b, bound + 4 * u * (a.abs() + b.abs()), trial.case.label, scale=trial.removed,
             something_removed=bool(trial.removed.any()),
         )
         for whole, a, b, bound in zip(totals, parts, others, (kept_bound, removed_bound), strict=True)
@@ -213,7 +215,8 @@ def null_baseline(trial: SplitTrial) -> Measurement:
     # Rounding moves a share by at most twice the relative error of removed, which is below gamma(r + k + 4) sqrt(k).
     bound = trial.scale**2 * (5 * standard_error + 2 * math.sqrt(k) * gamma(r + k + 4, trial.dtype))
     residual = abs(sum(shares) / n - trial.scale**2 * mean)
-    return Measurement(residual, bound, f"mean over {n} draws, r={r}, k={k}", {"gradients drawn": n})
+    where = f"mean over {n} draws, r={r}, k={k}"
+    return Measurement(residual, bound, where, {"gradients drawn": n}, scale=trial.scale**2 * mean)
 
 
 @invariant("split.span", theorem="T2", capability="split", events=("something removed",))
@@ -229,7 +232,7 @@ def span(trial: SplitTrial) -> Measurement:
     through = trial.removed_bound + V.abs().T @ (V.abs() @ trial.removed_bound)
     arbiter = gamma(sum(V.shape) + 2, torch.float64) * (removed.abs() + V.abs().T @ (V.abs() @ removed.abs()))
     bound = through + arbiter + orthonormality_defect(V) * trial.c_use.norm()
-    return elementwise(outside, bound, trial.case.label, something_removed=bool(removed.any()))
+    return elementwise(outside, bound, trial.case.label, scale=removed, something_removed=bool(removed.any()))
 
 
 @invariant("split.matches_reference", theorem="T1", capability="split", events=("something removed",))
@@ -243,17 +246,18 @@ def matches_reference(trial: SplitTrial) -> Measurement | None:
     exact = reference_split(trial.g, trial.V, trial.setting.rule)
     own = removed_error(trial.g, trial.V, trial.scale, torch.float64)
     removed = elementwise(
-        trial.removed - exact.removed, trial.removed_bound + own, trial.case.label,
+        trial.removed - exact.removed, trial.removed_bound + own, trial.case.label, scale=exact.removed,
         something_removed=bool(exact.removed.any()),
     )  # fmt: skip
     if not trial.setting.preserve_magnitude:
         rounding = own + unit_roundoff(torch.float64) * (trial.g.abs() + exact.removed.abs())  # of the exact kept
-        return worst([removed, elementwise(trial.kept - exact.kept, trial.kept_bound + rounding, trial.case.label)])
+        bound = trial.kept_bound + rounding
+        return worst([removed, elementwise(trial.kept - exact.kept, bound, trial.case.label, scale=trial.g)])
     rescaling = _rescaling_error(trial)
     if rescaling is None:
         return None
     difference = (trial.kept - exact.kept).norm()
-    return worst([removed, elementwise(difference, rescaling, trial.case.label)])
+    return worst([removed, elementwise(difference, rescaling, trial.case.label, scale=trial.g.norm())])
 
 
 def _rescaling_error(trial: SplitTrial) -> float | None:
@@ -304,7 +308,8 @@ def zero_rows(trial: SplitTrial) -> Measurement | None:
     _, removed = trial.split(trial.g, padded)
     bound = trial.removed_bound + removed_error(trial.g, padded, trial.scale, trial.dtype)
     return elementwise(
-        removed - trial.removed, bound, trial.case.label, something_removed=bool(trial.removed.any())
+        removed - trial.removed, bound, trial.case.label, scale=trial.removed,
+        something_removed=bool(trial.removed.any()),
     )  # fmt: skip
 
 
@@ -326,7 +331,9 @@ def preserves_magnitude(trial: SplitTrial) -> Measurement | None:
         return None
     residual = trial.kept.norm() - trial.g.norm()
     bound = gamma(2 * trial.g.numel() + 8, trial.dtype) * trial.g.norm()
-    return elementwise(residual, bound, trial.case.label, something_removed=bool(trial.removed.any()))
+    return elementwise(
+        residual, bound, trial.case.label, scale=trial.g.norm(), something_removed=bool(trial.removed.any())
+    )
 
 
 @invariant("split.zero_gradient", theorem="T5", capability="split", per="setting", events=("zero gradient split",))
@@ -344,14 +351,17 @@ def zero_gradient(trial: SplitTrial) -> Measurement:
 
 
 @invariant("split.purity", theorem="T1", capability="split", events=("something removed",))
-def purity(trial: SplitTrial) -> Measurement:
+def purity(trial: SplitTrial) -> Measurement | None:
     """The split leaves its arguments as they were, and gives the same bits when it is called again.
 
     Fails when: g or V is overwritten, or the result depends on an earlier call.
 
     Likely cause: an in-place operation on a view of the gradient, or a buffer that is handed out twice.
     """
-    g, V = trial.g.to(trial.dtype), trial.V.to(trial.dtype)
+    if trial.setting.preserve_magnitude and not squares_stay_in_range(trial.g, trial.dtype):
+        return None  # a norm may overflow there, and NaN twice is not the same bits
+    # Copies: in float64 the trial's own tensors, and with them the tape's, would be handed out otherwise.
+    g, V = trial.g.to(trial.dtype, copy=True), trial.V.to(trial.dtype, copy=True)
     first = [part.clone() for part in trial.raw(g, V)]
     second = trial.raw(g, V)
     pairs = [(g, trial.g), (V, trial.V), *zip(second, first, strict=True)]

@@ -1,0 +1,90 @@
+"""The suite has teeth: every invariant catches a fault that is named for it, and accuses no correct subject."""
+
+import functools
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from faults import CORRECT, FAULTS
+
+from invariants import Result, Verdict, all_invariants, verify
+from invariants.cases import orthonormal_rows
+from invariants.report import failure
+from reference import Tape
+
+MODULES = {"a": (12, 3), "without a basis": (5, 0)}  # name -> (r, k)
+each_fault = pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+
+
+def tape() -> Tape:
+    """Four steps of noise; anew for every subject, since a broken one may write into what it is given."""
+    draw = torch.Generator().manual_seed(3)
+    return Tape(
+        gradients={name: torch.randn(4, r, dtype=torch.float64, generator=draw) for name, (r, _) in MODULES.items()},
+        basis={name: orthonormal_rows(k, r, draw) for name, (r, k) in MODULES.items()},
+        start={name: torch.zeros(r, dtype=torch.float64) for name, (r, _) in MODULES.items()},
+    )
+
+
+@functools.cache
+def result_of(fault) -> Result:
+    [result] = verify(fault.subject(), tape=tape(), only=[fault.caught_by]).results
+    return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_every_invariant_holds_for_the_correct_subject(dtype):
+    report = verify(replace(CORRECT, dtype=dtype), tape=tape())
+    assert report.ok
+    assert {result.verdict for result in report.results} == {Verdict.HOLDS}
+    assert report.ran == report.applicable == report.total == len(all_invariants())
+
+
+def test_in_bfloat16_everything_is_measured_and_what_no_bound_can_judge_is_said_so():
+    report = verify(replace(CORRECT, dtype=torch.bfloat16), tape=tape())
+    assert report.ok
+    assert report.ran == report.total == len(all_invariants())
+    judged = [result for result in report.results if result.verdict is Verdict.HOLDS]
+    others = [result for result in report.results if result.verdict is not Verdict.HOLDS]
+    assert len(judged) > 30
+    assert all(result.worst.reason.startswith("not judged: in this dtype") for result in others)
+
+
+@each_fault
+def test_a_fault_is_caught_by_its_invariant(fault):
+    worst = result_of(fault).worst
+    assert worst.verdict is Verdict.VIOLATED, worst.reason
+    assert worst.measured.margin > 1
+
+
+@each_fault
+def test_the_failure_says_what_broke_where_by_how_much_and_why(fault):
+    result = result_of(fault)
+    first, *lines = failure(result, "the command").splitlines()
+    told = {line[:16].strip(): line[16:] for line in lines}
+    assert first == f"{fault.caught_by}: violated"
+    assert told["statement"] == f"{result.invariant.statement} ({result.invariant.theorem})"
+    assert result.worst.counterexample in told["smallest"]
+    assert told["where"]
+    assert re.fullmatch(r"\S+, allowed \S+ \(margin \S+\)", told["observed"])
+    assert told["fails when"] == result.invariant.fails_when
+    assert told["likely cause"] == result.invariant.likely_cause
+    assert told["again"] == "the command"
+
+
+def test_every_invariant_has_a_fault():
+    assert {fault.caught_by for fault in FAULTS} == {invariant.id for invariant in all_invariants()}
+
+
+def test_names_are_unique():
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+
+
+@each_fault
+def test_a_fault_stands_in_for_something_correct_and_says_the_same_of_itself(fault):
+    subject = fault.subject()
+    capabilities = [name for name in ("split", "routed_step", "adapter") if subject.settings(name)]
+    assert len(capabilities) == 1
+    assert subject.settings(capabilities[0]).keys() <= CORRECT.settings(capabilities[0]).keys()
+    assert (subject.claims, subject.dtype) == (CORRECT.claims, CORRECT.dtype)
