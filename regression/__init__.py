@@ -1,1 +1,20 @@
-"""Pinned formats: what was once written must stay readable."""
+"""Pinned formats: files that a released version wrote, and that every later version must read.
+
+    data/gradient-tape-v1.safetensors    3 steps of two modules, r = 12 and 8, k = 3 and 0
+    data/hack-basis-v1.safetensors       the basis of that tape
+    data/report-v1.json                  `projected-grpo verify --json` of a split function on that tape
+
+A pinned file is never written again; a new format gets a new file beside it.
+"""
+
+from pathlib import Path
+
+DATA = Path(__file__).parent / "data"
+
+
+def pinned(name: str) -> Path:
+    """The path of a pinned file; raises FileNotFoundError for a name that isn't there."""
+    path = DATA / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a pinned file; there are {sorted(p.name for p in DATA.iterdir())}.")
+    return path

@@ -1,0 +1,32 @@
+"""`projected-grpo`: the command line. Exit codes: 0 all as expected, 1 anything red, 2 usage or bad input."""
+
+import sys
+from collections.abc import Callable
+
+import tyro
+from rich.console import Console
+
+from projected_grpo.cli.list_invariants import list_invariants
+from projected_grpo.cli.suite import is_bad_input
+from projected_grpo.cli.verify import verify
+
+COMMANDS: dict[str, Callable[..., int]] = {"verify": verify, "invariants": list_invariants}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code; bad input ends in one sentence on stderr."""
+    try:
+        code: int = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="projected-grpo", args=args, description=__doc__, sort_subcommands=False
+        )
+        return code
+    except (ValueError, OSError) as error:
+        if not is_bad_input(error):
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"projected-grpo: {error}", markup=False)
+        return 2
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

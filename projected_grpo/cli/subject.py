@@ -1,0 +1,216 @@
+"""This package as a subject of the suite: its split, its RoutedOptimizer in every combination, its adapter."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from itertools import product
+from typing import Any, get_args
+
+import torch
+from peft import get_peft_model
+from torch import Tensor, nn
+
+import reference
+from invariants import AdaptedLinear, SplitSetting, Stepped, Stepper, StepSetting, Subject, all_but
+from projected_grpo.adapter import SVDRoutingConfig, ablate_quarantine, export_deployed, routed_vectors
+from projected_grpo.adapter.layer import Linear
+from projected_grpo.basis import Basis
+from projected_grpo.claims import Guarantee
+from projected_grpo.clip import ClipPolicy
+from projected_grpo.optimizer import RoutedOptimizer
+from projected_grpo.routing import Intervention, Space
+from projected_grpo.split import Gate, SplitRule, split
+from projected_grpo.vectors import VectorPair
+
+Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+# Each of torch's optimizers beside the specification's with the same hyperparameters.
+OPTIMIZERS: dict[str, tuple[Make, reference.Optimizer]] = {
+    "SGD": (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), reference.SGD(lr=0.1, momentum=0.9)),
+    "AdamW": (lambda p: torch.optim.AdamW(p, lr=0.03), reference.AdamW(lr=0.03)),
+}
+COMBINATIONS: tuple[tuple[Space, ClipPolicy], ...] = (
+    *(("gradient", clip) for clip in get_args(ClipPolicy)), ("update", "before"), ("displacement", "before"),
+)  # fmt: skip
+OTHER_RULES = (
+    SplitRule(gate="no_gate"), SplitRule(gate="reverse"), SplitRule(overshoot=1.5), SplitRule(preserve_magnitude=True),
+)  # fmt: skip
+CHECKED_AS: dict[Guarantee, str] = {
+    "keeps_sum": "optimizer.keeps_sum",
+    "erase_match": "optimizer.erase_match",
+    "covers_both": "clip.covers_both",
+    "span": "optimizer.span",
+    "no_update_leak": "optimizer.update_leak",
+    "no_displacement_leak": "optimizer.displacement_leak",
+}
+
+
+def subject() -> Subject:
+    """The package in float64; what it claims of each setting is what `RoutedOptimizer.explain` prints."""
+    return Subject(
+        name="projected_grpo",
+        split={_split_setting(rule): _split_function(rule) for rule in _all_rules()},
+        routed_step={
+            setting: _step_factory(setting)
+            for setting in (
+                *(_step_setting(name, *combination) for combination, name in product(COMBINATIONS, OPTIMIZERS)),
+                *(_step_setting("SGD", space, "before", rule) for rule, space in product(OTHER_RULES, get_args(Space))),
+            )
+        },
+        adapter=adapted_linear,
+    )
+
+
+def _all_rules() -> list[SplitRule]:
+    return [
+        SplitRule(gate=gate, overshoot=overshoot, preserve_magnitude=preserve)
+        for gate, overshoot, preserve in product(get_args(Gate), (1.0, 1.5), (False, True))
+    ]
+
+
+def _split_setting(rule: SplitRule) -> SplitSetting:
+    return SplitSetting(
+        gate=rule.gate, overshoot=rule.overshoot, preserve_magnitude=rule.preserve_magnitude, subtracts_stored=True
+    )
+
+
+def _split_function(rule: SplitRule) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def split_with_rule(g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+        kept, removed, _ = split(g, V, rule=rule)
+        return kept, removed
+
+    return split_with_rule
+
+
+def _step_setting(name: str, space: Space, clip: ClipPolicy, rule: SplitRule | None = None) -> StepSetting:
+    rule = rule or SplitRule()
+    setting = StepSetting(
+        optimizer=name, space=space, clip=clip, clip_epsilon=0.0, reference=OPTIMIZERS[name][1],
+        rule=reference.SplitRule(
+            gate=rule.gate, overshoot=rule.overshoot, preserve_magnitude=rule.preserve_magnitude
+        ),
+    )  # fmt: skip
+    return replace(setting, claims=_claims(setting))
+
+
+def _claims(setting: StepSetting) -> frozenset[str]:
+    """The invariants that a RoutedOptimizer with this setting says it keeps."""
+    one = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    loop = _Loop(setting, {"probe": torch.zeros_like(one[0])}, {"probe": one}, intervention="route", max_norm=1.0)
+    return all_but(*(CHECKED_AS[name] for name, claim in loop.optimizer.guarantees().items() if not claim.holds))
+
+
+def _step_factory(setting: StepSetting) -> Callable[..., Stepper]:
+    def factory(
+        start: dict[str, Tensor], basis: dict[str, Tensor], *, intervention: Intervention, max_norm: float | None
+    ) -> Stepper:
+        return _Loop(setting, start, basis, intervention=intervention, max_norm=max_norm).stepper()
+
+    return factory
+
+
+class _Loop:
+    """Two vectors a module, stepped by a RoutedOptimizer on gradients that are handed in."""
+
+    def __init__(
+        self,
+        setting: StepSetting,
+        start: dict[str, Tensor],
+        basis: dict[str, Tensor],
+        *,
+        intervention: Intervention,
+        max_norm: float | None,
+    ) -> None:
+        self.pairs = {
+            name: VectorPair(nn.Parameter(p.clone()), nn.Parameter(torch.zeros_like(p))) for name, p in start.items()
+        }
+        base = OPTIMIZERS[setting.optimizer][0]([p for pair in self.pairs.values() for p in pair if p is not None])
+        base.register_step_pre_hook(self._look)
+        self.fed: tuple[dict[str, Tensor | None], dict[str, Tensor | None]] = ({}, {})
+        self.optimizer = RoutedOptimizer(
+            base,
+            self.pairs,
+            Basis(basis),
+            intervention=intervention,
+            space=setting.space,
+            clip=setting.clip or "before",
+            max_norm=max_norm,
+            rule=SplitRule(
+                gate=setting.rule.gate,
+                overshoot=setting.rule.overshoot,
+                preserve_magnitude=setting.rule.preserve_magnitude,
+            ),
+        )
+
+    def _look(self, *_: object) -> None:
+        """What the base optimizer is about to be fed, after clip and split."""
+        deployed = {name: pair.deployed.grad for name, pair in self.pairs.items()}
+        quarantine = {name: q.grad for name, (_, q) in self.pairs.items() if q is not None}
+        self.fed = (deployed, quarantine)
+
+    def step(self, gradients: dict[str, Tensor]) -> Stepped:
+        for name, g in gradients.items():
+            self.pairs[name].deployed.grad = g
+        self.optimizer.step()
+        return Stepped(
+            {name: pair.deployed for name, pair in self.pairs.items()},
+            {name: q for name, (_, q) in self.pairs.items() if q is not None},
+            *self.fed,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        vectors = {name: [p.detach() for p in pair if p is not None] for name, pair in self.pairs.items()}
+        return {"vectors": vectors, "optimizer": self.optimizer.state_dict()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Any) -> None:
+        for name, values in state["vectors"].items():
+            for p, value in zip(self.pairs[name], values, strict=True):
+                if p is not None:
+                    p.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def stepper(self) -> Stepper:
+        return Stepper(step=self.step, state_dict=self.state_dict, load_state_dict=self.load_state_dict)
+
+
+class _OneLinear(nn.Module):
+    """The smallest model that can be adapted."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype)
+        with torch.no_grad():
+            self.linear.weight.copy_(weight)
+            if bias is not None:
+                self.linear.bias.copy_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return y
+
+
+def adapted_linear(weight: Tensor, bias: Tensor | None) -> AdaptedLinear:
+    """One Linear, adapted by way of PEFT."""
+    model = get_peft_model(_OneLinear(weight, bias), SVDRoutingConfig(target_modules=["linear"]))
+    layer = next(module for module in model.modules() if isinstance(module, Linear))
+    deployed, quarantine = routed_vectors(model)["linear"]
+    assert quarantine is not None, "the configuration asks for one"
+
+    def ablated() -> AbstractContextManager[None]:
+        return ablate_quarantine(model)
+
+    def export() -> dict[str, Tensor]:
+        return {name.removeprefix("linear."): value for name, value in export_deployed(model).state_dict().items()}
+
+    return AdaptedLinear(
+        forward=model,
+        deployed=deployed,
+        quarantine=quarantine,
+        ablated=ablated,
+        as_base=model.disable_adapter,
+        weight=lambda: layer.base_layer.weight,
+        merge=model.merge_adapter,
+        unmerge=model.unmerge_adapter,
+        export=export,
+    )
