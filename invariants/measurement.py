@@ -57,7 +57,7 @@ def elementwise(
     scale is the size of what is compared, or the thing itself, whose largest entry is taken.
     """
     size_of_all = scale if isinstance(scale, float) else float(scale.abs().max()) if scale.numel() else 0.0
-    events = {name.replace("_", " "): int(count) for name, count in occurred.items()}
+    events = named(occurred)
     if not residual.any():  # all zero, or empty: exact, whatever the bound
         tightest = float(torch.as_tensor(bound).min()) if residual.numel() else 0.0
         return Measurement(0.0, tightest, where, events, size_of_all)
@@ -78,13 +78,19 @@ def same_bits(a: Tensor, b: Tensor, where: str = "", **occurred: bool | int) -> 
     return elementwise(difference, 0.0, where, **occurred)
 
 
-def worst(measurements: Iterable[Measurement]) -> Measurement:
-    """The one with the largest margin (then the largest residual), carrying the events of all."""
+def named(occurred: Mapping[str, bool | int]) -> dict[str, int]:
+    """Events as keyword arguments give them, by their names in words."""
+    return {name.replace("_", " "): int(count) for name, count in occurred.items()}
+
+
+def worst(measurements: Iterable[Measurement], **occurred: bool | int) -> Measurement:
+    """The one with the largest margin (then the largest residual), carrying the events of all; or, where events are
+    given, those: what occurred in a case occurred once, however many numbers were compared in it."""
     seen = list(measurements)
     if not seen:
-        return Measurement(0.0, 0.0)
-    events: Counter[str] = Counter()
-    for measurement in seen:
+        return Measurement(0.0, 0.0, occurred=named(occurred))
+    events = Counter(named(occurred))
+    for measurement in () if occurred else seen:
         events.update(measurement.occurred)
     top = max(seen, key=lambda m: (m.margin, m.residual, -m.bound))
     return Measurement(top.residual, top.bound, top.where, dict(events), top.scale)

@@ -38,7 +38,7 @@ def table(report: Report) -> Table:
         rows.add_column(column, no_wrap=True)
     for column in ("residual", "bound", "margin", "settings", "cases"):
         rows.add_column(column, justify="right", no_wrap=True)
-    rows.add_column("note", overflow="fold")
+    rows.add_column("why, or what occurred", overflow="fold")
     for result in report.results:
         deciding, measured = result.worst, result.worst.measured
         numbers = ("", "", "") if measured is None else (
@@ -51,9 +51,14 @@ def table(report: Report) -> Table:
             *numbers,
             _settings_judged(result),
             str(sum(s.cases for s in result.settings)),
-            Text(deciding.reason, style="dim"),
+            Text(deciding.reason or _occurred(result), style="dim"),
         )
     return rows
+
+
+def _occurred(result: Result) -> str:
+    """The events without which the verdict would mean nothing, with their counts."""
+    return ", ".join(f"{event} {count}x" for event, count in result.occurred.items())
 
 
 def _settings_judged(result: Result) -> str:

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from invariants import SplitSetting, StepSetting, Subject, Verdict, verify
-from reference import AdamW
+from reference import AdamW, Tape
 
 
 def test_somebody_who_only_has_a_split(small_tape):
@@ -77,3 +77,12 @@ def test_a_split_in_low_precision_is_judged_by_its_own_rounding(small_tape):
             if not r.verdict.green
         }
         assert not red
+
+
+def test_a_tape_of_one_step_and_one_module_is_enough():
+    draw = torch.Generator().manual_seed(0)
+    g = torch.randn(1, 6, dtype=torch.float64, generator=draw)
+    V = torch.eye(6, dtype=torch.float64)[:2]
+    tape = Tape(gradients={"m": g}, basis={"m": V}, start={"m": torch.zeros(6, dtype=torch.float64)})
+    expected = {"optimizer.nonfinite_gradient": "plain torch optimizers take what they are given"}
+    assert verify(Subject(name="my loop", routed_step=my_loop), tape=tape, expected_violations=expected).ok

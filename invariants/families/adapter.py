@@ -133,7 +133,7 @@ def ablation_restores(trial: AdapterTrial) -> Measurement | None:
         *inside, (trial.output(module), before), (module.deployed.detach(), vectors[0]),
         (module.quarantine.detach(), vectors[1]),
     ]  # fmt: skip
-    return worst(same_bits(a, b, trial.case.label, ablation_left=2) for a, b in pairs)
+    return worst((same_bits(a, b, trial.case.label) for a, b in pairs), ablation_left=1)
 
 
 class _LeavingError(Exception):

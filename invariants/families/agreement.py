@@ -31,10 +31,12 @@ def matches_reference(trial: StepTrial) -> Measurement:
     clip, split and step.
     """
     measured = []
+    events: dict[str, int] = {}
     fed_errors = {name: list(fed_error(trial, name)) for name in trial.start}
     for intervention in trial.setting.interventions:
         own, exact = trial.run(intervention), trial.reference_run(intervention)
-        events = happened(trial, own) if intervention == "route" else {}
+        if intervention == "route":
+            events = happened(trial, own)
         for kind, mine in (("deployed", own.deployed), ("quarantine", own.quarantine)):
             theirs = [getattr(state, kind) for state in exact]
             rounding, learned = drift(trial, mine, theirs), trial.distance(theirs)
@@ -43,8 +45,8 @@ def matches_reference(trial: StepTrial) -> Measurement:
                 for step, amplified in enumerate(accumulate(moves)):
                     where = f"{intervention}, {trial.case.label}, step {step}, {kind} {name}"
                     difference = mine[step][name] - theirs[step][name]
-                    measured.append(elementwise(difference, rounding + amplified, where, scale=learned, **events))
-    return worst(measured)
+                    measured.append(elementwise(difference, rounding + amplified, where, scale=learned))
+    return worst(measured, **events)
 
 
 def fed_error(trial: StepTrial, name: str) -> Iterator[Tensor]:

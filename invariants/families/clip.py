@@ -155,9 +155,8 @@ def inactive_below(trial: StepTrial) -> Measurement:
         *zip(high.deployed, free.deployed, strict=True),
         *zip(high.quarantine, free.quarantine, strict=True),
     ]
-    return worst(
-        same_bits(a[name], b[name], f"{where}, {name}", steps_below_the_limit=1) for a, b in pairs for name in a
-    )
+    measured = (same_bits(a[name], b[name], f"{where}, {name}") for a, b in pairs for name in a)
+    return worst(measured, steps_below_the_limit=trial.case.steps)
 
 
 @invariant(
@@ -175,13 +174,13 @@ def vanilla_norm(trial: StepTrial) -> Measurement | None:
     if shown is None:
         return None
     rounding = clip_rounding(trial)
-    return worst(
+    measured = (
         Measurement(
             abs(float(v.norm()) - norm),
             rounding * norm + parts_error(trial, step) + _defect(trial) * norm,
             f"{trial.case.label}, step {step}",
-            {"something removed": trial.removed_something},
             scale=norm,
         )
         for step, (v, norm) in enumerate(zip(shown, trial.norms, strict=True))
     )
+    return worst(measured, something_removed=trial.removed_something)

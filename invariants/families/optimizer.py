@@ -34,11 +34,12 @@ def compared(
 ) -> Measurement:
     """Two lists over steps of module -> (r,), step by step."""
     learned = trial.distance(b)
-    return worst(
-        elementwise(p - y[name], bound, f"{trial.case.label}, step {step}, {name}", scale=learned, **events)
+    measured = (
+        elementwise(p - y[name], bound, f"{trial.case.label}, step {step}, {name}", scale=learned)
         for step, (x, y) in enumerate(zip(a, b, strict=True))
         for name, p in x.items()
     )
+    return worst(measured, **events)
 
 
 def happened(trial: StepTrial, route: Trajectory) -> dict[str, int]:
@@ -106,8 +107,8 @@ def span(trial: StepTrial) -> Measurement:
             arbiter = gamma(sum(V.shape) + 2, torch.float64) * float(q.abs().max() * (1 + V.abs().sum()))
             bound = through + arbiter + orthonormality_defect(V) * float(q.norm())
             where = f"{trial.case.label}, step {step}, {name}"
-            measured.append(elementwise(q - V.T @ (V @ q), bound, where, scale=learned, **events))
-    return worst(measured)
+            measured.append(elementwise(q - V.T @ (V @ q), bound, where, scale=learned))
+    return worst(measured, **events)
 
 
 def leak(
@@ -127,8 +128,8 @@ def leak(
             bound = V.abs().sum(dim=1) * rounding + orthonormality_defect(V) * d.norm()
             hackward = torch.relu(-(V @ d))
             where = f"{trial.case.label}, step {step}, {name}"
-            measured.append(elementwise(hackward, bound, where, scale=vanilla, **events))
-    return worst(measured)
+            measured.append(elementwise(hackward, bound, where, scale=vanilla))
+    return worst(measured, **events)
 
 
 def updates(trial: StepTrial, trajectory: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -191,10 +192,10 @@ def inert_quarantine(trial: StepTrial) -> Measurement | None:
         for step, quarantine in enumerate(trajectory.quarantine):
             for name, q in quarantine.items():
                 where = f"{intervention}, {trial.case.label}, step {step}, {name}"
-                measured.append(same_bits(q, torch.zeros_like(q), where, steps_taken=1))
+                measured.append(same_bits(q, torch.zeros_like(q), where))
                 if trajectory.quarantine_grad is not None and trajectory.quarantine_grad[step].get(name) is not None:
                     measured.append(Measurement(1.0, 0.0, f"{where}: its gradient is not None"))
-    return worst(measured) if measured else None
+    return worst(measured, steps_taken=trial.case.steps) if measured else None
 
 
 @invariant(
@@ -227,12 +228,13 @@ def deterministic(trial: StepTrial) -> Measurement:
 
 
 def _same_runs(trial: StepTrial, a: Trajectory, b: Trajectory, **events: int) -> Measurement:
-    return worst(
-        same_bits(p, y[name], f"{trial.case.label}, step {step}, {kind} {name}", **events)
+    measured = (
+        same_bits(p, y[name], f"{trial.case.label}, step {step}, {kind} {name}")
         for kind, one, other in (("deployed", a.deployed, b.deployed), ("quarantine", a.quarantine, b.quarantine))
         for step, (x, y) in enumerate(zip(one, other, strict=True))
         for name, p in x.items()
     )
+    return worst(measured, **events)
 
 
 @invariant("optimizer.resumption", theorem="T14", capability="routed_step", events=("resumed",))
@@ -273,17 +275,19 @@ def nonfinite_gradient(trial: StepTrial) -> Measurement:
     """
     intervention = trial.setting.interventions[-1]
     module = max(trial.gradients[0], key=lambda name: trial.basis[name].shape[0])
+    at = min(1, trial.case.steps - 1)
+    here = slice(at, at + 1)
     measured = []
     for value in (float("nan"), float("inf")):
         stepper = trial.fresh(intervention, max_norm=trial.max_norm)
-        trial.advance(stepper, trial.gradients[:1])
-        poisoned = {name: g.clone() for name, g in trial.gradients[1].items()}
+        trial.advance(stepper, trial.gradients[:at])
+        poisoned = {name: g.clone() for name, g in trial.gradients[at].items()}
         poisoned[module][0] = value
         with suppress(Exception):  # refused: any exception will do, what counts is that nothing changed
             trial.advance(stepper, [poisoned])
-        after = trial.advance(stepper, trial.gradients[1:2])
+        after = trial.advance(stepper, trial.gradients[here])
         whole = trial.run(intervention)
-        expected = replace(whole, deployed=whole.deployed[1:2], quarantine=whole.quarantine[1:2])
+        expected = replace(whole, deployed=whole.deployed[here], quarantine=whole.quarantine[here])
         measured.append(_same_runs(trial, expected, after, **{"non-finite_gradient_fed": 1}))
     return worst(measured)
 

@@ -151,13 +151,8 @@ def homogeneity(trial: SplitTrial) -> Measurement | None:
             continue
         tiny = underflow(trial.g.numel() + trial.V.shape[0] + 4, trial.dtype) * (1 + factor)
         for part, at_one in zip(trial.split(scaled, trial.V), trial.parts, strict=True):
-            measured.append(
-                elementwise(
-                    part - factor * at_one, tiny, f"{trial.case.label}, times {factor:g}",
-                    something_removed=bool(trial.removed.any()),
-                )
-            )  # fmt: skip
-    return worst(measured)
+            measured.append(elementwise(part - factor * at_one, tiny, f"{trial.case.label}, times {factor:g}"))
+    return worst(measured, something_removed=bool(trial.removed.any()))
 
 
 @invariant(
@@ -180,13 +175,11 @@ def additivity(trial: SplitTrial) -> Measurement:
     removed_bound = rounding + through + gamma(2, torch.float64) * trial.scale * V.abs().T @ (V.abs() @ total.abs())
     kept_bound = removed_bound + 4 * u * (g.abs() + other.abs() + total.abs() + removed_bound)
     parts, others, totals = trial.parts, trial.split(other, V), trial.split(total, V)
-    return worst(
-        elementwise(
-            whole - a - b, bound + 4 * u * (a.abs() + b.abs()), trial.case.label, scale=trial.removed,
-            something_removed=bool(trial.removed.any()),
-        )
+    measured = (
+        elementwise(whole - a - b, bound + 4 * u * (a.abs() + b.abs()), trial.case.label, scale=trial.removed)
         for whole, a, b, bound in zip(totals, parts, others, (kept_bound, removed_bound), strict=True)
-    )  # fmt: skip
+    )
+    return worst(measured, something_removed=bool(trial.removed.any()))
 
 
 @invariant("split.null_baseline", theorem="T6", capability="split", events=("gradients drawn",), per="setting")
@@ -347,7 +340,7 @@ def zero_gradient(trial: SplitTrial) -> Measurement:
     V = orthonormal_rows(3, 8, torch.Generator().manual_seed(11))
     zero = torch.zeros(8, dtype=torch.float64)
     parts = trial.split(zero, V)
-    return worst(same_bits(part, zero, "zero gradient, r=8, k=3", zero_gradient_split=1) for part in parts)
+    return worst((same_bits(part, zero, "zero gradient, r=8, k=3") for part in parts), zero_gradient_split=1)
 
 
 @invariant("split.purity", theorem="T1", capability="split", events=("something removed",))
@@ -365,6 +358,5 @@ def purity(trial: SplitTrial) -> Measurement | None:
     first = [part.clone() for part in trial.raw(g, V)]
     second = trial.raw(g, V)
     pairs = [(g, trial.g), (V, trial.V), *zip(second, first, strict=True)]
-    return worst(
-        same_bits(a.double(), b.double(), trial.case.label, something_removed=bool(first[1].any())) for a, b in pairs
-    )
+    measured = (same_bits(a.double(), b.double(), trial.case.label) for a, b in pairs)
+    return worst(measured, something_removed=bool(first[1].any()))
