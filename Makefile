@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup verify test lint format truth-table clean
+.PHONY: help setup verify test test-trl lint format truth-table clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,8 +24,15 @@ verify: setup  ## record a gradient tape from a real run and check every invaria
 	$(BIN)/python -m reference --record build/tapes
 	$(BIN)/projected-grpo verify --tape build/tapes/route.safetensors
 
-test: setup  ## all tests
+test: setup  ## all tests but those that need an extra
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+.venv/.installed-trl: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'
+	touch $@
+
+test-trl: .venv/.installed-trl  ## the tests inside TRL's GRPOTrainer, with the extra trl
+	$(BIN)/python -m pytest tests/with_trl
 
 lint: setup  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check

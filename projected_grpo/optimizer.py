@@ -47,7 +47,9 @@ class RoutedOptimizer(Wrapper):
     would count them twice. Clipping there instead of by max_norm is the policy `before`.
 
     Outside gradient space one optimizer moves the combined point, which it finds in the deployed vector; there a
-    deployed vector without a gradient has an update of zero. Training starts where the vectors are at the first step.
+    deployed vector without a gradient has an update of zero. Training starts where the vectors are at the first step;
+    what else moves them later (an average of weights, a reload) is overwritten by the next step, so load a state
+    together with the vectors that it belongs to.
 
     `state`, `param_groups` and `defaults` are base's own objects, so learning-rate schedulers, accelerate and
     transformers' Trainer work on either. Step hooks of either fire once a step; torch's global ones fire for both.

@@ -2,21 +2,16 @@
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from routed_toys import BASES, INTERVENTIONS, SPACES, Pairs, make_basis, make_pairs, routed, same_bits, take, values
-from torch import Tensor, nn
+from routed_toys import BASES, INTERVENTIONS, SPACES, make_basis, make_pairs, routed, same_bits, take, values
 
-from projected_grpo.basis import Basis
 from projected_grpo.errors import (
     StateMismatchError,
 )
-from projected_grpo.optimizer import RoutedOptimizer
 from projected_grpo.split import SplitRule
-from projected_grpo.vectors import VectorPair
 
 # Resumption
 
@@ -139,50 +134,3 @@ def test_states_of_other_settings_are_refused(options: dict[str, Any]) -> None:
 
 
 # In a training loop that isn't ours
-
-
-class Toy(nn.Module):
-    """Two adapted modules in the least of a model that a Trainer takes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.deployed = nn.ParameterList([torch.zeros(12), torch.zeros(7)])
-        self.quarantine = nn.ParameterList([torch.zeros(12), torch.zeros(7)])
-
-    def pairs(self) -> Pairs:
-        return {n: VectorPair(*pair) for n, *pair in zip(("a.q", "a.v"), self.deployed, self.quarantine, strict=True)}
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        parts = [pair.deployed + pair.quarantine for pair in self.pairs().values()]
-        return {"loss": ((x @ torch.cat(parts) - 1) ** 2).mean()}
-
-
-@pytest.mark.parametrize("space", ["gradient", "displacement"])
-def test_transformers_trainer_resumes_bit_for_bit(space: str, tmp_path: Path) -> None:
-    """Schedule, accumulation, the Trainer's own clip, accelerate's wrapper and checkpoints included."""
-    pytest.importorskip("accelerate")
-    transformers = pytest.importorskip("transformers")
-    generator = torch.Generator().manual_seed(0)
-    data = [{"x": torch.randn(19, generator=generator)} for _ in range(48)]
-
-    def trainer() -> Any:
-        model = Toy()
-        basis = Basis({name: V for name, V in make_basis().items() if name in model.pairs()})
-        base = torch.optim.AdamW(model.parameters(), lr=0.1)
-        arguments = transformers.TrainingArguments(
-            output_dir=str(tmp_path), max_steps=6, per_device_train_batch_size=4, gradient_accumulation_steps=2,
-            save_steps=3, logging_steps=1, max_grad_norm=0.5, report_to=[], use_cpu=True, disable_tqdm=True,
-            remove_unused_columns=False, seed=3,
-        )  # fmt: skip
-        optimizer = RoutedOptimizer(base, model.pairs(), basis, space=space)
-        return transformers.Trainer(model=model, args=arguments, train_dataset=data, optimizers=(optimizer, None))
-
-    straight, resumed = trainer(), trainer()
-    straight.train()
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    assert same_bits(values(straight.model.pairs()), values(resumed.model.pairs()))
-    assert any(pair.quarantine.any() for pair in straight.model.pairs().values())
-    shown = straight.optimizer.optimizer.diagnostics()
-    logged = [entry["grad_norm"] for entry in straight.state.log_history if "grad_norm" in entry]
-    assert logged[-1] > 0.5  # the Trainer's clip fired, on the combined gradient
-    assert shown.grad_norm_pre_clip == pytest.approx(0.5, rel=1e-4)
