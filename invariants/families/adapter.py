@@ -220,14 +220,11 @@ def export(trial: AdapterTrial) -> Measurement | None:
         return Measurement(float("inf"), 0.0, f"{trial.case.label}: exported {sorted(shipped)}")
     out = torch.nn.functional.linear(trial.x, shipped["weight"].detach(), trial.bias)
     bound = 2 * forward_error(trial, trial.weight, trial.case.deployed)
-    return worst([
+    measured = [
         elementwise(out.double() - trial.output(clean).double(), bound, trial.case.label, scale=out),
-        *(
-            same_bits(shipped[name].detach(), without[name].detach(), f"{trial.case.label}, {name}",
-                      quarantine_is_not_zero=nonzero)
-            for name in shipped
-        ),
-    ])  # fmt: skip
+        *(same_bits(shipped[name].detach(), without[name].detach(), f"{trial.case.label}, {name}") for name in shipped),
+    ]
+    return worst(measured, quarantine_is_not_zero=nonzero)
 
 
 @invariant("adapter.frozen_basis", theorem="T15", capability="adapter", events=("backward twice",))
