@@ -32,7 +32,8 @@ def removed_error(g: Tensor, V: Tensor, scale: float, dtype: torch.dtype) -> Ten
     """
     k, r = V.shape
     amplified = V.abs().T @ (V.abs() @ g.abs())  # (r,)
-    return scale * (gamma(r + k + 4, dtype) * amplified + underflow(r + k + 4, dtype))
+    relative = torch.where(amplified == 0, 0.0, gamma(r + k + 4, dtype) * amplified)  # not inf * 0
+    return scale * (relative + underflow(r + k + 4, dtype))
 
 
 def orthonormality_defect(V: Tensor) -> float:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invariants.bounds import orthonormality_defect, unit_roundoff
+from invariants.errors import UnusableTapeError
 from reference import Tape
 
 
@@ -79,13 +81,43 @@ class Cases:
 
 
 def build_cases(tape: Tape, seed: int) -> Cases:
-    """What a run with this tape and seed checks; the same arguments give the same bits."""
+    """What a run with this tape and seed checks; the same arguments give the same bits.
+
+    Raises UnusableTapeError.
+    """
+    check_tape(tape)
     return Cases(
         split=(*_split_cases_of(tape), *_adversarial_splits(seed)),
         routed_step=(_step_case_of(tape), *synthetic_steps(seed)),
         adapter=tuple(_adapter_cases(seed)),
         seed=seed,
     )
+
+
+def check_tape(tape: Tape) -> None:
+    """Refuses a tape that no run can have recorded, so that it is not the subject that is blamed.
+
+    Rows may come from a float32 decomposition, whose vectors are orthogonal to a modest multiple of r u.
+    """
+    names = set(tape.gradients)
+    if not names or names != set(tape.basis) or names != set(tape.start):
+        raise UnusableTapeError("The tape's gradients, basis and start do not name the same modules; record it again.")
+    steps = tape.steps
+    for name, g in tape.gradients.items():
+        V, start = tape.basis[name], tape.start[name]
+        shapes = f"gradients {tuple(g.shape)}, basis {tuple(V.shape)} and start {tuple(start.shape)}"
+        if g.dim() != 2 or g.shape[0] != steps or steps < 1 or V.dim() != 2 or start.shape != g.shape[1:]:
+            raise UnusableTapeError(f"{name}: the tape has {shapes}; they must be ({steps}, r), (k, r) and (r,).")
+        if V.shape[1] != g.shape[1] or g.shape[1] < 1:
+            raise UnusableTapeError(f"{name}: the tape has {shapes}; they must agree in r.")
+        if not all(bool(t.isfinite().all()) for t in (g, V, start)):
+            raise UnusableTapeError(f"{name}: the tape holds NaN or infinity; record it again from finite gradients.")
+        if orthonormality_defect(V) > 4 * V.numel() * unit_roundoff(torch.float32):
+            raise UnusableTapeError(f"{name}: the rows of the tape's basis are neither orthonormal nor zero.")
+    if not any(bool(V.any()) for V in tape.basis.values()):
+        raise UnusableTapeError("The tape's basis is empty for every module, so nothing of it could be routed.")
+    if not any(bool(g.any()) for g in tape.gradients.values()):
+        raise UnusableTapeError("All gradients of the tape are zero, so nothing of it could be routed.")
 
 
 def orthonormal_rows(k: int, r: int, generator: torch.Generator) -> Tensor:

@@ -15,3 +15,7 @@ class SubjectContractError(SuiteError):
 
 class UnknownInvariantError(SuiteError):
     """An id that no invariant has, in `only`, `claims` or `expected_violations`."""
+
+
+class UnusableTapeError(SuiteError):
+    """A whole tape whose parts do not fit together, or that holds what no run can have fed to an optimizer."""

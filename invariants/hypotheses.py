@@ -77,6 +77,13 @@ def scales_both_alike(setting: StepSetting) -> str | None:
     return has_a_clip(setting) or runs("route")(setting)
 
 
+def limits_the_gradient(setting: StepSetting) -> str | None:
+    """A gradient above the limit must be fed shortened: the parts, where they are clipped, are as long as it is."""
+    if setting.clip == "joint" and (reason := is_a_projection(setting.rule)):
+        return f"{reason}, so the parts may be shorter than the gradient"
+    return scales_both_alike(setting)
+
+
 def keeps_the_norm(setting: StepSetting) -> str | None:
     """What is fed must be, together, as long as the clipped gradient."""
     if setting.space == "gradient" and (reason := is_a_projection(setting.rule)):

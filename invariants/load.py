@@ -23,9 +23,15 @@ def load_subject(spec: str) -> Subject:
         sys.path.insert(0, here)
     try:
         found: object = importlib.import_module(module_name)
+    except SystemExit as error:  # a script without a main guard; its exit code must not become ours
+        raise SubjectImportError(
+            f"The module {module_name!r} of {spec!r} ended the interpreter while it was imported; put what it runs "
+            "under `if __name__ == '__main__':`."
+        ) from error
     except Exception as error:  # whatever the module raises while it is imported, SyntaxError included
-        kind = type(error).__name__
-        raise SubjectImportError(f"The module {module_name!r} of {spec!r} does not import: {kind}: {error}") from error
+        raise SubjectImportError(
+            f"The module {module_name!r} of {spec!r} does not import: {type(error).__name__}: {error}"
+        ) from error
     for attribute in path.split("."):
         if not hasattr(found, attribute):
             raise SubjectImportError(
@@ -35,7 +41,7 @@ def load_subject(spec: str) -> Subject:
     if callable(found) and not isinstance(found, Subject):
         try:
             found = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SubjectImportError(
                 f"{spec} was called to make a subject and raised {type(error).__name__}: {error}"
             ) from error

@@ -4,9 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
+
+Events = Mapping[str, bool | int]  # "something removed" -> how often
+NOTHING: Events = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,13 @@ class Measurement:
 
     @property
     def margin(self) -> float:
-        """residual / bound: at most 1 holds, 0 is exact; NaN counts as infinite."""
-        if math.isnan(self.residual) or math.isnan(self.bound):
-            return math.inf
+        """residual / bound: at most 1 holds, 0 is exact. A residual that is no finite number exceeds every bound; a
+        bound that is none allows every finite residual."""
         if self.residual == 0:
             return 0.0
-        return self.residual / self.bound if self.bound > 0 else math.inf
+        if not math.isfinite(self.residual) or self.bound == 0:
+            return math.inf
+        return self.residual / self.bound if math.isfinite(self.bound) else 0.0
 
     @property
     def holds(self) -> bool:
@@ -50,47 +55,45 @@ def elementwise(
     where: str = "",
     *,
     scale: Tensor | float = math.inf,
-    **occurred: bool | int,
+    occurred: Events = NOTHING,
 ) -> Measurement:
-    """The entry whose |residual| is largest against its own bound; both in float64, any one shape.
+    """The entry whose |residual| is largest against its own bound; float64.
 
-    scale is the size of what is compared, or the thing itself, whose largest entry is taken.
+    residual: a number, a vector (r,), or a vector for each step (steps, r).
+    bound: broadcast over the residual.
+    scale: the size of what is compared, or the thing itself, whose largest entry is taken.
     """
     size_of_all = scale if isinstance(scale, float) else float(scale.abs().max()) if scale.numel() else 0.0
-    events = named(occurred)
+    events = {name: int(count) for name, count in occurred.items()}
     if not residual.any():  # all zero, or empty: exact, whatever the bound
         tightest = float(torch.as_tensor(bound).min()) if residual.numel() else 0.0
         return Measurement(0.0, tightest, where, events, size_of_all)
-    size = residual.double().abs().flatten()
-    allowed = torch.as_tensor(bound, dtype=torch.float64).expand(residual.shape).flatten()
-    ratio = torch.where(size == 0, 0.0, size / allowed)
-    ratio = torch.where(size.isnan() | allowed.isnan(), math.inf, ratio)
-    i = int(ratio.argmax())
-    place = f"{where}, index {i}" if residual.dim() and where else where
-    return Measurement(float(size[i]), float(allowed[i]), place, events, size_of_all)
+    size = residual.double().abs()
+    allowed = torch.as_tensor(bound, dtype=torch.float64).expand(size.shape)
+    ratio = torch.where(size == 0, 0.0, size / torch.where(allowed.isnan(), math.inf, allowed))
+    ratio = torch.where(size.isfinite(), ratio, math.inf)
+    at = torch.unravel_index(ratio.argmax(), ratio.shape)
+    axes = ("step", "index")[2 - residual.dim() :]
+    place = ", ".join([where, *(f"{axis} {int(i)}" for axis, i in zip(axes, at, strict=True))])
+    return Measurement(float(size[at]), float(allowed[at]), place, events, size_of_all)
 
 
-def same_bits(a: Tensor, b: Tensor, where: str = "", **occurred: bool | int) -> Measurement:
+def same_bits(a: Tensor, b: Tensor, where: str = "", *, occurred: Events = NOTHING) -> Measurement:
     """Zero where a and b agree bit for bit up to the sign of zero, else the largest difference; bound 0."""
     if torch.equal(a, b):
-        return elementwise(a.new_zeros(()), 0.0, where, **occurred)
+        return elementwise(a.new_zeros(()), 0.0, where, occurred=occurred)
     difference = torch.where(a == b, 0.0, (a.double() - b.double()).abs())
-    return elementwise(difference, 0.0, where, **occurred)
+    return elementwise(difference, 0.0, where, occurred=occurred)
 
 
-def named(occurred: Mapping[str, bool | int]) -> dict[str, int]:
-    """Events as keyword arguments give them, by their names in words."""
-    return {name.replace("_", " "): int(count) for name, count in occurred.items()}
-
-
-def worst(measurements: Iterable[Measurement], **occurred: bool | int) -> Measurement:
-    """The one with the largest margin (then the largest residual), carrying the events of all; or, where events are
+def worst(measurements: Iterable[Measurement], *, occurred: Events | None = None) -> Measurement:
+    """The one with the largest margin (then the largest residual), carrying the events of all; or, where `occurred` is
     given, those: what occurred in a case occurred once, however many numbers were compared in it."""
     seen = list(measurements)
+    events: Counter[str] = Counter()
+    for each in [m.occurred for m in seen] if occurred is None else [occurred]:
+        events.update({name: int(count) for name, count in each.items()})
     if not seen:
-        return Measurement(0.0, 0.0, occurred=named(occurred))
-    events = Counter(named(occurred))
-    for measurement in () if occurred else seen:
-        events.update(measurement.occurred)
+        return Measurement(0.0, 0.0, occurred=dict(events))
     top = max(seen, key=lambda m: (m.margin, m.residual, -m.bound))
     return Measurement(top.residual, top.bound, top.where, dict(events), top.scale)

@@ -30,6 +30,8 @@ class Invariant:
     capability: Capability
     check: Check
     applies: Applies
+    reads: str
+    """What a subject must show for the check to have something to look at."""
     events: tuple[str, ...]
     """What must have occurred in some case, or the run was vacuous."""
     per: Literal["case", "setting"]
@@ -56,6 +58,7 @@ def invariant(
     capability: Capability,
     applies: Applies = always,
     events: tuple[str, ...] = (),
+    reads: str = "what this check reads",
     per: Literal["case", "setting"] = "case",
 ) -> Callable[[CheckFunction], CheckFunction]:
     """Registers a check. Its docstring's first paragraph is the statement; it must end with two paragraphs that
@@ -71,7 +74,7 @@ def invariant(
         _REGISTRY[id] = Invariant(
             id=id, theorem=theorem, statement=body[0], fails_when=fails_when.removeprefix("Fails when: "),
             likely_cause=likely_cause.removeprefix("Likely cause: "), capability=capability, check=check,
-            applies=applies, events=events, per=per,
+            applies=applies, reads=reads, events=events, per=per,
         )  # fmt: skip
         return check
 
@@ -98,6 +101,16 @@ def selected(only: Iterable[str] | None) -> tuple[Invariant, ...]:
                 f"No invariant or family is called {name!r}; `projected-grpo invariants` lists all {len(known)}."
             )
     return tuple(i for i in known if i.id in wanted or i.family in wanted)
+
+
+def check_ids(ids: Iterable[str], where: str) -> None:
+    """Raises UnknownInvariantError for what is no id; families are not, since nobody claims what is yet to come."""
+    known = {i.id for i in all_invariants()}
+    for id in ids:
+        if id not in known:
+            raise UnknownInvariantError(
+                f"{where}: no invariant has the id {id!r}; `projected-grpo invariants` lists all {len(known)}."
+            )
 
 
 def all_but(*ids: str) -> frozenset[str]:

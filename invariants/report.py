@@ -1,6 +1,7 @@
 """A report for people (a terminal table, failures spelled out) and for programs (JSON with a versioned schema)."""
 
 import math
+import shlex
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -97,20 +98,24 @@ def _observed(measured: Measurement) -> list[str]:
     ]
 
 
-def reproduce_command(report: Report, result: Result, spec: str | None) -> str:
-    """The command that measures one invariant again."""
+def reproduce_command(report: Report, result: Result, spec: str | None = None, tape: str | None = None) -> str:
+    """The command that measures one invariant again, on the same subject and tape."""
     parts = ["projected-grpo verify", *([spec] if spec else []), f"--only {result.invariant.id}"]
+    parts += [f"--tape {shlex.quote(tape)}"] if tape else []
     return " ".join([*parts, *([f"--seed {report.seed}"] if report.seed else [])])
 
 
-def render(report: Report, *, spec: str | None = None) -> RenderableType:
-    """The whole report for a terminal: the head, the table, and every red result spelled out."""
+def render(report: Report, *, spec: str | None = None, tape: str | None = None) -> RenderableType:
+    """The whole report for a terminal: the head, the table, and every red result spelled out.
+
+    spec and tape are what the command line was given, for the command that shows a failure again.
+    """
     red = [result for result in report.results if not result.verdict.green]
     parts: list[RenderableType] = [
         Text(f"{report.subject} ({report.dtype}): {head(report)}", style="bold"), "", table(report), "",
     ]  # fmt: skip
     for result in red:
-        parts += [Padding(Text(failure(result, reproduce_command(report, result, spec))), (0, 0, 1, 0))]
+        parts += [Padding(Text(failure(result, reproduce_command(report, result, spec, tape))), (0, 0, 1, 0))]
     if report.ok:
         parts.append(Text(f"all as expected: {head(report)}", style="green"))
     elif not red:

@@ -1,15 +1,15 @@
 """Runs invariants on a subject: every setting, every case; measures, and only then judges."""
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from invariants.cases import Case, Cases, build_cases
-from invariants.errors import SubjectContractError
+from invariants.errors import SubjectContractError, UnknownInvariantError
 from invariants.measurement import Measurement, worst
-from invariants.registry import Invariant, selected
+from invariants.registry import Invariant, check_ids, selected
 from invariants.subject import Capability, Setting, Subject
 from invariants.trials import AdapterTrial, SplitTrial, StepTrial, Trial
 from invariants.verdict import Report, Result, SettingResult, Verdict
@@ -37,14 +37,16 @@ def verify(
         tape: gradients of a real run (`reference.tape.load`); None records a short one in this process.
         seed: of the adversarial cases; the same seed and tape give the same report.
         only: ids ("split.conservation") or families ("clip").
-        expected_violations: id -> reason. Strict: one that holds after all is red.
+        expected_violations: id -> reason, for every setting, or "id @ setting" -> reason for one. Strict: an
+            expectation of which nothing comes is red.
         progress: is told what comes next, such as "clip.covers_both (15 of 41)".
 
     Raises:
-        UnknownInvariantError: `only`, `expected_violations` or the subject's claims name an invariant that isn't there.
+        UnknownInvariantError: `only`, `expected_violations` or the subject's claims name what isn't there.
+        UnusableTapeError: the tape's parts do not fit together, or hold what no run can have fed.
     """
-    chosen, expected = selected(only), expected_violations or {}
-    check_ids(subject, expected)
+    chosen, expected = selected(only), dict(expected_violations or {})
+    check_names(subject, expected)
     tell = progress or (lambda what: None)
     if tape is None:
         tell("recording a gradient tape")
@@ -53,7 +55,7 @@ def verify(
     results = []
     for number, invariant in enumerate(chosen, start=1):
         tell(f"{invariant.id} ({number} of {len(chosen)})")
-        results.append(bench.result(invariant, expected.get(invariant.id)))
+        results.append(bench.result(invariant, expected))
     return Report(
         subject=subject.name,
         dtype=str(subject.dtype).removeprefix("torch."),
@@ -72,11 +74,21 @@ def recorded_tape() -> Tape:
     return tape
 
 
-def check_ids(subject: Subject, expected_violations: Mapping[str, str]) -> None:
-    """Raises UnknownInvariantError if an expectation or a claim of the subject names an invariant that isn't there."""
-    settings = [setting for capability in TRIALS for setting in subject.settings(capability)]
-    for ids in (expected_violations, subject.claims, *(setting.claims for setting in settings)):
-        selected(ids)
+def check_names(subject: Subject, expected_violations: Mapping[str, str]) -> None:
+    """Raises UnknownInvariantError if an expectation or a claim of the subject names an invariant that isn't there, or
+    an expectation a setting that the subject has not."""
+    labels = {setting.label for capability in TRIALS for setting in subject.settings(capability)}
+    claimed = [setting.claims for capability in TRIALS for setting in subject.settings(capability)]
+    for claims in (subject.claims, *claimed):
+        check_ids(claims or (), f"claims of subject {subject.name!r}")
+    for key in expected_violations:
+        id, at, label = key.partition(" @ ")
+        check_ids([id], "expected violations")
+        if at and label not in labels:
+            raise UnknownInvariantError(
+                f"expected violations: {key!r} names the setting {label!r}, and subject {subject.name!r} has "
+                f"{', '.join(sorted(map(repr, labels)))}."
+            )
 
 
 class Bench:
@@ -98,16 +110,14 @@ class Bench:
             self._trials[key] = [(case, trial) for case, trial in made if trial.judgeable]
         return self._trials[key]
 
-    def result(self, invariant: Invariant, expected: str | None) -> Result:
+    def result(self, invariant: Invariant, expected_violations: Mapping[str, str]) -> Result:
         """One invariant under every setting."""
         settings = self.subject.settings(invariant.capability)
-        if not settings:
-            lacking = SettingResult(
-                setting="", verdict=Verdict.NOT_APPLICABLE, reason=f"the subject has no {invariant.capability}"
-            )
-            return Result(invariant=invariant, settings=(lacking,))
-        results = tuple(self._under(invariant, setting) for setting in settings)
-        return Result(invariant=invariant, settings=tuple(as_expected(results, expected)))
+        lacking = f"the subject has no {invariant.capability}"
+        results = [self._under(invariant, setting) for setting in settings] or [
+            SettingResult(setting="", verdict=Verdict.NOT_APPLICABLE, reason=lacking)
+        ]
+        return Result(invariant=invariant, settings=tuple(as_expected(invariant.id, results, expected_violations)))
 
     def _under(self, invariant: Invariant, setting: Setting) -> SettingResult:
         if (reason := invariant.applies(setting)) is not None:
@@ -125,6 +135,9 @@ class Bench:
 
 def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]) -> SettingResult:
     """Measures every case, then applies the bound, then asks whether the hypotheses occurred."""
+    if not trials:
+        reason = "no case can be judged in this dtype"
+        return SettingResult(setting=label, verdict=Verdict.NOT_APPLICABLE, reason=reason)
     measured: list[tuple[Case, Measurement]] = []
     for case, trial in trials:
         try:
@@ -137,7 +150,7 @@ def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]
             measured.append((case, measurement))
     if not measured:
         return SettingResult(
-            setting=label, verdict=Verdict.NOT_APPLICABLE, reason="the subject does not show what this check reads"
+            setting=label, verdict=Verdict.NOT_APPLICABLE, reason=f"the subject does not show {invariant.reads}"
         )
     total = worst(m for _, m in measured)
     violating = [case for case, m in measured if not m.holds]
@@ -156,18 +169,22 @@ def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]
     )
 
 
-def as_expected(results: Iterable[SettingResult], reason: str | None) -> list[SettingResult]:
-    """Turns violations into expected ones; if none occurred, what held holds unexpectedly."""
-    listed = list(results)
-    if reason is None:
-        return listed
-    violated = any(r.verdict is Verdict.VIOLATED for r in listed)
-    turned = []
-    for r in listed:
-        verdict, why = r.verdict, r.reason
-        if r.verdict is Verdict.VIOLATED:
-            verdict, why = Verdict.EXPECTED_VIOLATION, reason
-        elif r.verdict is Verdict.HOLDS and not violated:
-            verdict, why = Verdict.UNEXPECTEDLY_HOLDS, f"expected to be violated: {reason}"
-        turned.append(replace(r, verdict=verdict, reason=why))
+def as_expected(id: str, results: Sequence[SettingResult], expected: Mapping[str, str]) -> list[SettingResult]:
+    """Turns violations into expected ones, by "id" for every setting or by "id @ setting" for one.
+
+    Strict: an expectation of which nothing came makes the settings that it speaks of red.
+    """
+    turned = list(results)
+    for key, reason in expected.items():
+        if key.partition(" @ ")[0] != id:
+            continue
+        meant = [i for i, r in enumerate(results) if key in (id, f"{id} @ {r.setting}")]
+        violated = [i for i in meant if results[i].verdict is Verdict.VIOLATED]
+        for i in violated:
+            turned[i] = replace(turned[i], verdict=Verdict.EXPECTED_VIOLATION, reason=reason)
+        for i in meant if not violated else []:
+            if results[i].verdict in (Verdict.HOLDS, Verdict.NOT_APPLICABLE):
+                was = results[i].reason or "it holds"
+                why = f"expected to be violated ({reason}), but: {was}"
+                turned[i] = replace(turned[i], verdict=Verdict.UNEXPECTEDLY_HOLDS, reason=why)
     return turned

@@ -167,7 +167,7 @@ class Subject:
     name: str
     split: SplitFunction | Mapping[SplitSetting, SplitFunction] | None = None
     routed_step: StepFactory | Mapping[StepSetting, StepFactory] | None = None
-    adapter: AdapterFactory | None = None
+    adapter: AdapterFactory | Mapping[AdapterSetting, AdapterFactory] | None = None
     dtype: torch.dtype = torch.float64
     claims: Collection[str] | None = None
 
@@ -176,7 +176,8 @@ class Subject:
             raise SubjectContractError("A subject needs a name; pass Subject(name=...).")
         if not self.dtype.is_floating_point:
             raise SubjectContractError(f"Subject {self.name!r}: dtype must be a floating dtype, not {self.dtype}.")
-        for capability in ("split", "routed_step", "adapter"):
+        kinds = {"split": SplitSetting, "routed_step": StepSetting, "adapter": AdapterSetting}
+        for capability, kind in kinds.items():
             given = getattr(self, capability)
             values = given.values() if isinstance(given, Mapping) else [] if given is None else [given]
             if any(not callable(value) for value in values) or (isinstance(given, Mapping) and not given):
@@ -184,6 +185,11 @@ class Subject:
                     f"Subject {self.name!r}: {capability} must be a callable or a non-empty mapping from settings to "
                     f"callables, not {given!r}."
                 )
+            for setting in given if isinstance(given, Mapping) else ():
+                if not isinstance(setting, kind):
+                    raise SubjectContractError(
+                        f"Subject {self.name!r}: a key of {capability} must be a {kind.__name__}, not {setting!r}."
+                    )
 
     def settings(self, capability: Capability) -> dict[Setting, Callable[..., object]]:
         """Each setting of a capability with its callable; empty if the subject lacks the capability."""

@@ -26,6 +26,7 @@ from invariants.subject import (
     Stepper,
     StepSetting,
 )
+from invariants.trajectory import Gradients, Path, Trajectory
 from reference import Gate, Intervention, Routing, initial, routed_step
 from reference.split import gated
 
@@ -59,7 +60,7 @@ class SplitTrial:
     def split(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
         """(kept, removed) of the subject, float64; its inputs are copies in its dtype."""
         kept, removed = self.raw(g.to(self.dtype).clone(), V.to(self.dtype).clone())
-        return kept.double(), removed.double()
+        return kept.double().clone(), removed.double().clone()
 
     def raw(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
         """(kept, removed) in the subject's own dtype, after a check of its contract."""
@@ -125,28 +126,6 @@ def gate_scale(gate: Gate) -> float:
     return 2.0 if gate == "reverse" else 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trajectory:
-    """What a run showed after each step; lists over steps of module -> (r,) in float64."""
-
-    deployed: list[dict[str, Tensor]]
-    quarantine: list[dict[str, Tensor]]
-    deployed_grad: list[dict[str, Tensor | None]] | None
-    quarantine_grad: list[dict[str, Tensor | None]] | None
-
-    @property
-    def shows_gradients(self) -> bool:
-        """Whether the loop shows what it fed its optimizers."""
-        return self.deployed_grad is not None and self.quarantine_grad is not None
-
-    @property
-    def combined(self) -> list[dict[str, Tensor]]:
-        """deployed + quarantine: where the training model runs."""
-        return [
-            {name: p + q[name] for name, p in d.items()} for d, q in zip(self.deployed, self.quarantine, strict=True)
-        ]
-
-
 @dataclass(frozen=True)
 class StepTrial:
     """A training loop on the gradients of one case, replayed open loop, and what it did under each intervention."""
@@ -156,7 +135,7 @@ class StepTrial:
     setting: StepSetting
     case: StepCase
     dtype: torch.dtype
-    _runs: dict[tuple[str, bool], Trajectory] = field(default_factory=dict)
+    _runs: dict[tuple[str, bool], Trajectory] = field(default_factory=dict, init=False)
 
     def cast(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As the subject gets them, in float64 again."""
@@ -179,8 +158,9 @@ class StepTrial:
 
     @property
     def judgeable(self) -> bool:
-        """Whether the case survives the cast to the subject's dtype."""
-        return all(bool(g.isfinite().all()) for step in self.gradients for g in step.values())
+        """Whether the case survives the cast to the subject's dtype, and is not too long for a bound in it."""
+        bounded = all(math.isfinite(gamma(sum(V.shape) + 4, self.dtype)) for V in self.basis.values())
+        return bounded and all(bool(g.isfinite().all()) for step in self.gradients for g in step.values())
 
     @property
     def max_norm(self) -> float | None:
@@ -208,11 +188,11 @@ class StepTrial:
     def advance(self, stepper: Stepper, gradients: list[dict[str, Tensor]]) -> Trajectory:
         """Steps through the gradients and keeps a copy of what each step showed."""
         shown = [self._step(stepper, g) for g in gradients]
-        deployed, quarantine, deployed_grad, quarantine_grad = ([step[i] for step in shown] for i in range(4))
+        deployed, quarantine, fed = ([step[i] for step in shown] for i in range(3))
+        zeros = {name: torch.zeros_like(p) for name, p in self.start.items()}
         return Trajectory(
-            deployed=deployed, quarantine=quarantine,
-            deployed_grad=None if None in deployed_grad else deployed_grad,
-            quarantine_grad=None if None in quarantine_grad else quarantine_grad,
+            deployed=Path.of(self.start, deployed), quarantine=Path.of(zeros, quarantine),
+            fed=None if None in fed else fed,
         )  # fmt: skip
 
     def _step(self, stepper: Stepper, g: dict[str, Tensor]) -> tuple[Any, ...]:
@@ -222,24 +202,10 @@ class StepTrial:
                 "A step must return (deployed, quarantine), or with their gradients as two more mappings, "
                 f"not {type(returned).__name__}."
             )
-        vectors = [
-            self._copied(part, g, what) for part, what in zip(returned[:2], ("deployed", "quarantine"), strict=True)
-        ]
-        fed = [None if part is None else self._copied_gradients(part) for part in (*returned[2:], None, None)[:2]]
-        return (*vectors, *fed)
-
-    @staticmethod
-    def _copied(part: Mapping[str, Tensor], g: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
-        if not isinstance(part, Mapping) or set(part) != set(g):
-            raise SubjectContractError(f"A step must return {what} as a mapping over the modules {sorted(g)}.")
-        for name, p in part.items():
-            if not isinstance(p, Tensor) or p.shape != g[name].shape:
-                raise SubjectContractError(f"A step returned {what}[{name!r}] with another shape than its gradient.")
-        return {name: p.detach().double().clone() for name, p in part.items()}
-
-    @staticmethod
-    def _copied_gradients(part: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
-        return {name: None if g is None else g.detach().double().clone() for name, g in part.items()}
+        deployed, quarantine, *gradients = returned
+        shown = [_copied_gradients(part) for part in gradients if part is not None]
+        fed = tuple(shown) if len(shown) == 2 else None
+        return _copied(deployed, g, "deployed"), _copied(quarantine, g, "quarantine"), fed
 
     def run(self, intervention: Intervention, *, clipped: bool = True) -> Trajectory:
         """The whole case under one intervention; remembered, since many checks look at the same run."""
@@ -271,23 +237,6 @@ class StepTrial:
         spreads = {name: float((V.abs().T @ V.abs()).sum(dim=1).max()) for name, V in self.basis.items()}
         return max((sum(V.shape) + 8) * max(1.0, spreads[name]) for name, V in self.basis.items())
 
-    def distance(self, *trajectories: list[dict[str, Tensor]]) -> float:
-        """How far the farthest coordinate got from its start."""
-        return max(
-            float((p - self.start[name]).abs().max()) for t in trajectories for step in t for name, p in step.items()
-        )
-
-    def moved(self, trajectory: list[dict[str, Tensor]]) -> float:
-        """The largest move of a coordinate in one step."""
-        before = [self.start, *trajectory[:-1]]
-        return max(
-            float((p - b[name]).abs().max()) for b, a in zip(before, trajectory, strict=True) for name, p in a.items()
-        )
-
-    def size(self, *trajectories: list[dict[str, Tensor]]) -> float:
-        """The largest coordinate."""
-        return max(float(p.abs().max()) for t in (*trajectories, [self.start]) for step in t for p in step.values())
-
     def reference_run(self, intervention: Intervention) -> list[Any]:
         """The specification's states after each step, in float64 on the same (cast) gradients."""
         optimizer = self.setting.reference
@@ -306,6 +255,19 @@ class StepTrial:
         """A deep copy of what the loop says it needs to go on."""
         assert stepper.state_dict is not None, "only called for loops that can be saved"
         return copy.deepcopy(stepper.state_dict())
+
+
+def _copied(part: Mapping[str, Tensor], g: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
+    if not isinstance(part, Mapping) or set(part) != set(g):
+        raise SubjectContractError(f"A step must return {what} as a mapping over the modules {sorted(g)}.")
+    for name, p in part.items():
+        if not isinstance(p, Tensor) or p.shape != g[name].shape:
+            raise SubjectContractError(f"A step returned {what}[{name!r}] with another shape than its gradient.")
+    return {name: p.detach().double().clone() for name, p in part.items()}
+
+
+def _copied_gradients(part: Mapping[str, Tensor | None]) -> Gradients:
+    return {name: None if g is None else g.detach().double().clone() for name, g in part.items()}
 
 
 @dataclass(frozen=True)

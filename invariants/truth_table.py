@@ -47,7 +47,7 @@ class Cell:
 
     held: bool
     violation: float
-    """Relative to the largest coordinate that vanilla moved by; for `covers both` to the limit."""
+    """Relative to how far vanilla's farthest coordinate got; for `covers both` to the limit."""
 
     def __str__(self) -> str:
         return "yes" if self.held else f"no, {self.violation:.2g}"
@@ -80,7 +80,7 @@ def measured_cell(invariant: Invariant, label: str, trials: list[tuple[StepCase,
     relative = []
     for case, trial in trials:
         measured = invariant.check(trial)
-        scale = case.max_norm if invariant.family == "clip" else trial.moved([trial.run("none").deployed[-1]])
+        scale = case.max_norm if invariant.family == "clip" else trial.run("none").deployed.distance
         if measured is not None:
             relative.append(measured.residual / scale)
     return Cell(judged.verdict is Verdict.HOLDS, max(relative))

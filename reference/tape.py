@@ -78,7 +78,7 @@ class Tape:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            tensors = {name: t.contiguous() for name, t in self._tensors().items()}
+            tensors = {name: t.contiguous().clone() for name, t in self._tensors().items()}  # no two may share memory
             save_file(tensors, partial, metadata={"tape": json.dumps(header, sort_keys=True)})
             partial.replace(path)
         finally:

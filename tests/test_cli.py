@@ -42,7 +42,8 @@ def test_a_green_run_exits_0_with_a_table(capsys):
 @pytest.mark.usefixtures("theirs")
 def test_a_red_run_exits_1_and_names_the_command_to_see_it_again(capsys):
     assert main(["verify", "their_code:broken", "--tape", "tape.safetensors", "--only", "split.conservation"]) == 1
-    assert "projected-grpo verify their_code:broken --only split.conservation" in capsys.readouterr().out
+    again = "projected-grpo verify their_code:broken --only split.conservation --tape tape.safetensors"
+    assert again in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("theirs")

@@ -28,8 +28,8 @@ def tape() -> Tape:
 
 
 @functools.cache
-def result_of(fault) -> Result:
-    [result] = verify(fault.subject(), tape=tape(), only=[fault.caught_by]).results
+def result_of(fault, dtype=torch.float64) -> Result:
+    [result] = verify(replace(fault.subject(), dtype=dtype), tape=tape(), only=[fault.caught_by]).results
     return result
 
 
@@ -51,9 +51,10 @@ def test_in_bfloat16_everything_is_measured_and_what_no_bound_can_judge_is_said_
     assert all(result.worst.reason.startswith("not judged: in this dtype") for result in others)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @each_fault
-def test_a_fault_is_caught_by_its_invariant(fault):
-    worst = result_of(fault).worst
+def test_a_fault_is_caught_by_its_invariant(fault, dtype):
+    worst = result_of(fault, dtype).worst
     assert worst.verdict is Verdict.VIOLATED, worst.reason
     assert worst.measured.margin > 1
 

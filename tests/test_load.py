@@ -9,6 +9,8 @@ def make():
     return Subject(name="made")
 def raises():
     raise RuntimeError("boom")
+def leaves():
+    raise SystemExit(0)
 number = 3
 class Nested:
     subject = Subject(name="nested")
@@ -19,6 +21,7 @@ class Nested:
 def module(tmp_path, monkeypatch):
     (tmp_path / "their_subject.py").write_text(MODULE)
     (tmp_path / "their_broken_module.py").write_text("import no_such_thing\n")
+    (tmp_path / "their_script.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "their_syntax_error.py").write_text("def (:\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -40,6 +43,8 @@ def test_a_subject_is_found_by_name(spec, name):
         (":subject", "not of the form module:object"),
         ("no_such_module:subject", "does not import: ModuleNotFoundError"),
         ("their_broken_module:subject", "does not import: ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("their_script:subject", "ended the interpreter while it was imported"),
+        ("their_subject:leaves", "raised SystemExit: 0"),
         ("their_syntax_error:subject", "does not import: SyntaxError"),
         ("their_subject:absent", "has no 'absent'"),
         ("their_subject:number", "is a int, not an invariants.Subject"),

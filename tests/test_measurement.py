@@ -16,7 +16,8 @@ def test_exact_is_a_margin_of_zero_whatever_the_bound():
 
 
 @pytest.mark.parametrize(
-    ("residual", "bound"), [(1.0, 0.0), (math.nan, 1.0), (1.0, math.nan), (math.inf, 1.0), (2.0, 1.0)]
+    ("residual", "bound"),
+    [(1.0, 0.0), (math.nan, 1.0), (math.nan, math.inf), (math.inf, 1.0), (math.inf, math.inf), (2.0, 1.0)],
 )
 def test_what_exceeds_its_bound_or_is_no_number_does_not_hold(residual, bound):
     assert not Measurement(residual, bound).holds
@@ -24,12 +25,35 @@ def test_what_exceeds_its_bound_or_is_no_number_does_not_hold(residual, bound):
 
 def test_an_infinite_bound_cannot_fail():
     assert not Measurement(1.0, math.inf).can_fail
+    assert not Measurement(1.0, math.nan).can_fail
+    assert Measurement(1.0, math.nan).holds
+
+
+def test_a_bound_beyond_the_size_of_what_is_compared_cannot_fail():
+    assert not Measurement(0.0, 2.0, scale=1.0).can_fail
+    assert Measurement(0.0, 0.5, scale=1.0).can_fail
+    assert Measurement(0.0, 0.0, scale=0.0).can_fail
 
 
 def test_elementwise_reports_the_entry_that_is_worst_against_its_own_bound():
-    measured = elementwise(torch.tensor([10.0, 2.0]), torch.tensor([100.0, 1.0]), "here", something_removed=True)
+    measured = elementwise(
+        torch.tensor([10.0, 2.0]), torch.tensor([100.0, 1.0]), "here", occurred={"something removed": True}
+    )
     assert (measured.residual, measured.bound, measured.where) == (2.0, 1.0, "here, index 1")
     assert measured.occurred == {"something removed": 1}
+
+
+def test_elementwise_names_the_step_and_the_index():
+    residual = torch.zeros(3, 4)
+    residual[2, 1] = 1.0
+    assert elementwise(residual, 0.5, "m").where == "m, step 2, index 1"
+    assert elementwise(residual.sum(), 0.5, "m").where == "m"
+
+
+def test_the_worst_of_several_does_not_depend_on_their_order():
+    fine, broken = Measurement(0.5, 1.0), Measurement(math.nan, math.inf)
+    assert not worst([fine, broken]).holds
+    assert not worst([broken, fine]).holds
 
 
 def test_elementwise_sees_a_nan():
@@ -45,6 +69,7 @@ def test_same_bits_ignores_the_sign_of_zero_and_nothing_else():
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(0.5, 1)), min_size=1))
 def test_worst_has_the_largest_margin_and_all_events(pairs):
     total = worst(Measurement(r, b, occurred={"seen": 1}) for r, b in pairs)
+    assert worst([total], occurred={"seen": 1}).occurred == {"seen": 1}
     assert total.margin == max(Measurement(r, b).margin for r, b in pairs)
     assert total.occurred == {"seen": len(pairs)}
 

@@ -64,6 +64,11 @@ def test_a_subject_without_capabilities_is_red(pytester):
     assert result.parseoutcomes()["failed"] == 1
 
 
+def test_a_subject_that_claims_nothing_is_red_as_it_is_for_verify(pytester):
+    result = outcomes(pytester, capability=", split=split, claims=()")
+    assert result.parseoutcomes()["failed"] == 1
+
+
 def test_no_subject_and_unknown_ids_are_refused_at_once():
     with pytest.raises(SuiteError, match="at least one subject"):
         parametrize_with_checks([])

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pytest
 import torch
 
 from invariants import SplitSetting, StepSetting, Subject, Verdict, verify
@@ -51,7 +52,7 @@ def test_somebody_who_only_has_a_loop_with_two_parameter_sets(small_tape):
     held = {r.invariant.id for r in report.results if r.verdict is Verdict.HOLDS}
     assert {"optimizer.keeps_sum", "optimizer.erase_match", "optimizer.span", "optimizer.inert_quarantine"} <= held
     hidden = next(r for r in report.results if r.invariant.id == "clip.covers_both")
-    assert hidden.worst.reason == "the subject does not show what this check reads"
+    assert hidden.worst.reason.startswith("the subject does not show the gradients that its optimizers were fed")
 
 
 def test_the_same_loop_with_adamw_does_not_keep_the_sum(small_tape):
@@ -86,3 +87,56 @@ def test_a_tape_of_one_step_and_one_module_is_enough():
     tape = Tape(gradients={"m": g}, basis={"m": V}, start={"m": torch.zeros(6, dtype=torch.float64)})
     expected = {"optimizer.nonfinite_gradient": "plain torch optimizers take what they are given"}
     assert verify(Subject(name="my loop", routed_step=my_loop), tape=tape, expected_violations=expected).ok
+
+
+def test_a_limit_that_is_ignored_shows_without_the_gradients(small_tape):
+    def unclipped(start, basis, *, intervention, max_norm):
+        return my_loop(start, basis, intervention=intervention, max_norm=None)
+
+    (result,) = verify(Subject(name="mine", routed_step=unclipped), tape=small_tape, only=["clip.takes_effect"]).results
+    assert result.verdict is Verdict.VIOLATED
+
+
+def fused(g, V):
+    c = torch.relu(V @ g)
+    return torch.addmv(g, V.T, c, alpha=-1), V.T @ c
+
+
+def row_by_row(g, V):
+    kept, removed = g.clone(), torch.zeros_like(g)
+    for row, c in zip(V, torch.relu(V @ g), strict=True):
+        kept -= c * row
+        removed += c * row
+    return kept, removed
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("my_split", [fused, row_by_row])
+def test_a_product_that_is_accumulated_on_top_of_the_gradient_is_right_too(small_tape, my_split, dtype):
+    for seed in range(6):
+        assert verify(Subject(name="mine", split=my_split, dtype=dtype), tape=small_tape, seed=seed).ok
+
+
+def test_a_buffer_that_is_handed_out_twice_is_the_only_accusation(small_tape):
+    buffers = {}
+
+    def my_split(g, V):
+        kept, removed = buffers.setdefault(g.shape, (torch.empty_like(g), torch.empty_like(g)))
+        removed.copy_(V.T @ torch.relu(V @ g))
+        kept.copy_(g - removed)
+        return kept, removed
+
+    report = verify(Subject(name="mine", split=my_split), tape=small_tape)
+    assert {r.invariant.id for r in report.results if not r.verdict.green} == {"split.purity"}
+
+
+def test_modules_too_long_for_any_bound_in_bfloat16_are_left_out_and_not_accused():
+    draw = torch.Generator().manual_seed(0)
+    tape = Tape(
+        gradients={name: torch.randn(4, 300, dtype=torch.float64, generator=draw) for name in ("a", "b")},
+        basis={"a": torch.zeros(0, 300, dtype=torch.float64), "b": torch.eye(4, 300, dtype=torch.float64)},
+        start={name: torch.zeros(300, dtype=torch.float64) for name in ("a", "b")},
+    )
+    expected = {"optimizer.nonfinite_gradient": "plain torch optimizers take what they are given"}
+    subject = Subject(name="my loop", routed_step=my_loop, dtype=torch.bfloat16)
+    assert verify(subject, tape=tape, expected_violations=expected).ok

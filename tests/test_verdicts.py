@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from invariants import SplitSetting, Subject, SubjectContractError, UnknownInvariantError, Verdict, all_but, verify
+from invariants.errors import UnusableTapeError
 from invariants.registry import all_invariants, invariant
+from reference import Tape
 
 
 def split(g, V):
@@ -52,6 +54,32 @@ def test_an_expected_violation_that_holds_is_red(small_tape):
     )
     assert not report.ok
     assert report.results[0].verdict is Verdict.UNEXPECTEDLY_HOLDS
+
+
+def test_an_expectation_that_never_applied_is_red(small_tape):
+    expected = {"split.additivity": "relu"}
+    report = verify(Subject(name="mine", split=split), tape=small_tape, only=["split"], expected_violations=expected)
+    assert not report.ok
+    additivity = next(r for r in report.results if r.invariant.id == "split.additivity")
+    assert additivity.verdict is Verdict.UNEXPECTEDLY_HOLDS
+    assert additivity.worst.reason == "expected to be violated (relu), but: relu is not additive"
+
+
+def test_an_expectation_can_be_for_one_setting(small_tape):
+    settings = {SplitSetting(): leaky, SplitSetting(overshoot=1.5): lambda g, V: (g, split(g, V)[1])}
+    subject = Subject(name="mine", split=settings)
+    expected = {"split.conservation @ one_sided, overshoot 1.5": "known"}
+    (result,) = verify(subject, tape=small_tape, only=["split.conservation"], expected_violations=expected).results
+    assert [s.verdict for s in result.settings] == [Verdict.VIOLATED, Verdict.EXPECTED_VIOLATION]
+    with pytest.raises(UnknownInvariantError, match="no_such"):
+        verify(subject, tape=small_tape, expected_violations={"split.conservation @ no_such": "known"})
+
+
+def test_families_are_no_claims_and_no_expectations(small_tape):
+    with pytest.raises(UnknownInvariantError, match="'split'"):
+        verify(Subject(name="mine", split=split, claims={"split"}), tape=small_tape)
+    with pytest.raises(UnknownInvariantError, match="'split'"):
+        verify(Subject(name="mine", split=split), tape=small_tape, expected_violations={"split": "?"})
 
 
 def test_a_hypothesis_that_fails_is_not_applicable_with_its_reason(small_tape):
@@ -151,7 +179,13 @@ def test_a_claim_of_an_unknown_id_is_refused(small_tape):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"name": ""}, {"name": "x", "split": 3}, {"name": "x", "split": {}}, {"name": "x", "dtype": torch.int64}],
+    [
+        {"name": ""},
+        {"name": "x", "split": 3},
+        {"name": "x", "split": {"one_sided": split}},
+        {"name": "x", "split": {}},
+        {"name": "x", "dtype": torch.int64},
+    ],
 )
 def test_a_subject_that_means_nothing_is_refused(arguments):
     with pytest.raises(SubjectContractError):
@@ -177,3 +211,30 @@ def test_an_invariant_without_its_texts_or_with_a_taken_id_is_refused():
     original = all_invariants()[0]
     with pytest.raises(TypeError, match="taken"):
         invariant(original.id, theorem="T1", capability="split")(original.check)
+
+
+def malformed(tape, **changes):
+    parts = {"gradients": dict(tape.gradients), "basis": dict(tape.basis), "start": dict(tape.start)}
+    for part, change in changes.items():
+        parts[part].update(change(parts[part]))
+    return Tape(**parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"gradients": lambda g: {"first": g["first"] * torch.nan}}, "NaN or infinity"),
+        ({"gradients": lambda g: {"first": g["first"][:2]}}, "they must be (2, r), (k, r) and (r,)"),
+        ({"gradients": lambda g: {n: t[:0] for n, t in g.items()}}, "they must be (0, r)"),
+        ({"gradients": lambda g: {n: 0 * t for n, t in g.items()}}, "All gradients of the tape are zero"),
+        ({"basis": lambda b: {"first": b["first"][:, :5]}}, "they must agree in r"),
+        ({"basis": lambda b: {"first": 1.5 * b["first"]}}, "neither orthonormal nor zero"),
+        ({"basis": lambda b: {"first": b["first"][:0]}}, "empty for every module"),
+        ({"basis": lambda b: {"third": b["first"]}}, "do not name the same modules"),
+        ({"start": lambda s: {"first": s["first"][:3]}}, "they must be (3, r), (k, r) and (r,)"),
+    ],
+)
+def test_a_tape_that_no_run_can_have_recorded_is_refused_and_nobody_accused(small_tape, changes, sentence):
+    with pytest.raises(UnusableTapeError) as caught:
+        verify(Subject(name="mine", split=split), tape=malformed(small_tape, **changes))
+    assert sentence in str(caught.value)

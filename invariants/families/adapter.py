@@ -39,7 +39,7 @@ def identity_at_zero(trial: AdapterTrial) -> Measurement:
     Likely cause: the forward multiplies U diag(S + delta) Vh out instead of adding to W x, or casts the input.
     """
     out = trial.output(trial.make(deployed=False, quarantine=False))
-    return same_bits(out, trial.base(), trial.case.label, output_is_not_zero=bool(out.any()))
+    return same_bits(out, trial.base(), trial.case.label, occurred={"output is not zero": bool(out.any())})
 
 
 @invariant("adapter.equal_gradients", theorem="T15", capability="adapter", events=("gradient is not zero",))
@@ -56,7 +56,7 @@ def equal_gradients(trial: AdapterTrial) -> Measurement:
     deployed, quarantine = module.deployed.grad, module.quarantine.grad
     if deployed is None or quarantine is None:
         return Measurement(float("inf"), 0.0, f"{trial.case.label}: a vector has no gradient")
-    return same_bits(deployed, quarantine, trial.case.label, gradient_is_not_zero=bool(deployed.any()))
+    return same_bits(deployed, quarantine, trial.case.label, occurred={"gradient is not zero": bool(deployed.any())})
 
 
 @invariant("adapter.matches_reference", theorem="T15", capability="adapter", events=("vectors move the output",))
@@ -84,7 +84,11 @@ def matches_reference(trial: AdapterTrial) -> Measurement | None:
     bound = forward_error(trial, trial.weight, delta) + turned * learned
     moved = exact - trial.base().double()
     return elementwise(
-        out.double() - exact, bound, trial.case.label, scale=moved, vectors_move_the_output=bool(moved.any())
+        out.double() - exact,
+        bound,
+        trial.case.label,
+        scale=moved,
+        occurred={"vectors move the output": bool(moved.any())},
     )
 
 
@@ -103,7 +107,9 @@ def ablation(trial: AdapterTrial) -> Measurement | None:
     with module.ablated():
         out = trial.output(module)
     alone = trial.output(trial.make(quarantine=False))
-    return same_bits(out, alone, trial.case.label, quarantine_moves_the_output=not torch.equal(trained, alone))
+    return same_bits(
+        out, alone, trial.case.label, occurred={"quarantine moves the output": not torch.equal(trained, alone)}
+    )
 
 
 @invariant("adapter.ablation_restores", theorem="T15", capability="adapter", events=("ablation left",))
@@ -133,7 +139,7 @@ def ablation_restores(trial: AdapterTrial) -> Measurement | None:
         *inside, (trial.output(module), before), (module.deployed.detach(), vectors[0]),
         (module.quarantine.detach(), vectors[1]),
     ]  # fmt: skip
-    return worst((same_bits(a, b, trial.case.label) for a, b in pairs), ablation_left=1)
+    return worst((same_bits(a, b, trial.case.label) for a, b in pairs), occurred={"ablation left": 1})
 
 
 class _LeavingError(Exception):
@@ -157,7 +163,7 @@ def base_policy(trial: AdapterTrial) -> Measurement | None:
     after, base = trial.output(module), trial.base()
     moved = not torch.equal(trained, base)
     return worst([
-        same_bits(out, base, trial.case.label, vectors_move_the_output=moved),
+        same_bits(out, base, trial.case.label, occurred={"vectors move the output": moved}),
         same_bits(after, trained, f"{trial.case.label}, afterwards"),
     ])  # fmt: skip
 
@@ -180,7 +186,7 @@ def merge(trial: AdapterTrial) -> Measurement | None:
     changed = not torch.equal(module.weight().detach(), trial.weight)
     return elementwise(
         trial.output(module).double() - hooked.double(), 2 * forward_error(trial, trial.weight, delta),
-        trial.case.label, scale=hooked.double() - trial.base().double(), weight_merged=changed,
+        trial.case.label, scale=hooked.double() - trial.base().double(), occurred={"weight merged": changed},
     )  # fmt: skip
 
 
@@ -200,7 +206,7 @@ def unmerge(trial: AdapterTrial) -> Measurement | None:
         module.merge()
         changed += not torch.equal(module.weight().detach(), trial.weight)
         module.unmerge()
-    return same_bits(module.weight().detach(), trial.weight, trial.case.label, weight_merged=changed)
+    return same_bits(module.weight().detach(), trial.weight, trial.case.label, occurred={"weight merged": changed})
 
 
 @invariant("adapter.export", theorem="T15", capability="adapter", events=("quarantine is not zero",))
@@ -224,7 +230,7 @@ def export(trial: AdapterTrial) -> Measurement | None:
         elementwise(out.double() - trial.output(clean).double(), bound, trial.case.label, scale=out),
         *(same_bits(shipped[name].detach(), without[name].detach(), f"{trial.case.label}, {name}") for name in shipped),
     ]
-    return worst(measured, quarantine_is_not_zero=nonzero)
+    return worst(measured, occurred={"quarantine is not zero": nonzero})
 
 
 @invariant("adapter.frozen_basis", theorem="T15", capability="adapter", events=("backward twice",))
@@ -251,4 +257,4 @@ def frozen_basis(trial: AdapterTrial) -> Measurement:
         gradients.append(module.deployed.grad.clone())
     if module.weight is not None and module.weight().requires_grad:
         return Measurement(float("inf"), 0.0, f"{trial.case.label}: the weight is trainable", {"backward twice": 1})
-    return same_bits(gradients[0], gradients[1], trial.case.label, backward_twice=1)
+    return same_bits(gradients[0], gradients[1], trial.case.label, occurred={"backward twice": 1})

@@ -10,8 +10,9 @@ from invariants.bounds import removed_error, unit_roundoff
 from invariants.families.clip import clip_rounding
 from invariants.families.optimizer import drift, happened
 from invariants.hypotheses import has_a_reference
-from invariants.measurement import Measurement, elementwise, worst
+from invariants.measurement import Events, Measurement, elementwise, worst
 from invariants.registry import invariant
+from invariants.trajectory import Path
 from invariants.trials import StepTrial, gate_scale
 from reference import SGD, AdamW, RoutedState
 
@@ -31,22 +32,21 @@ def matches_reference(trial: StepTrial) -> Measurement:
     clip, split and step.
     """
     measured = []
-    events: dict[str, int] = {}
+    occurred: Events = {}
     fed_errors = {name: list(fed_error(trial, name)) for name in trial.start}
     for intervention in trial.setting.interventions:
         own, exact = trial.run(intervention), trial.reference_run(intervention)
         if intervention == "route":
-            events = happened(trial, own)
+            occurred = happened(trial, own)
         for kind, mine in (("deployed", own.deployed), ("quarantine", own.quarantine)):
-            theirs = [getattr(state, kind) for state in exact]
-            rounding, learned = drift(trial, mine, theirs), trial.distance(theirs)
-            for name in trial.start:
+            theirs = Path.of({name: p[0] for name, p in mine.items()}, [getattr(state, kind) for state in exact])
+            rounding = drift(trial, mine, theirs)
+            for name, path in mine.items():
                 moves = (sensitivity(trial, state, name, d) for state, d in zip(exact, fed_errors[name], strict=True))
-                for step, amplified in enumerate(accumulate(moves)):
-                    where = f"{intervention}, {trial.case.label}, step {step}, {kind} {name}"
-                    difference = mine[step][name] - theirs[step][name]
-                    measured.append(elementwise(difference, rounding + amplified, where, scale=learned))
-    return worst(measured, **events)
+                bound = rounding + torch.stack(list(accumulate(moves)))  # (steps, r)
+                where = f"{intervention}, {trial.case.label}, {kind} {name}"
+                measured.append(elementwise(path[1:] - theirs[name][1:], bound, where, scale=theirs.distance))
+    return worst(measured, occurred=occurred)
 
 
 def fed_error(trial: StepTrial, name: str) -> Iterator[Tensor]:

@@ -7,26 +7,27 @@ import torch
 from torch import Tensor
 
 from invariants.bounds import gamma, orthonormality_defect, removed_error, unit_roundoff
-from invariants.hypotheses import has_a_clip, keeps_the_norm, scales_both_alike, splits_gradients
+from invariants.hypotheses import (
+    has_a_clip,
+    keeps_the_norm,
+    limits_the_gradient,
+    scales_both_alike,
+    splits_gradients,
+)
 from invariants.measurement import Measurement, elementwise, same_bits, worst
 from invariants.registry import invariant
-from invariants.trials import StepTrial, Trajectory, gate_scale
+from invariants.trajectory import Trajectory
+from invariants.trials import StepTrial, gate_scale
+
+FED = "the gradients that its optimizers were fed: let the step return them as two more mappings"
 
 
-def fed(trajectory: Trajectory, step: int) -> Tensor | None:
-    """Everything that one step fed its optimizers, as one long vector; None if the loop does not show it."""
-    if trajectory.deployed_grad is None or trajectory.quarantine_grad is None:
+def fed_at_every_step(trajectory: Trajectory) -> list[Tensor] | None:
+    """Everything that each step fed its optimizers, as one long vector; None if the loop does not show it."""
+    if trajectory.fed is None:
         return None
-    both = (trajectory.deployed_grad[step], trajectory.quarantine_grad[step])
-    present = [g for part in both for _, g in sorted(part.items()) if g is not None]
-    return torch.cat(present) if present else None
-
-
-def fed_at_every_step(trajectory: Trajectory, steps: int) -> list[Tensor] | None:
-    """What every step fed; None if the loop does not show it."""
-    vectors = [fed(trajectory, step) for step in range(steps)]
-    present = [v for v in vectors if v is not None]
-    return present if len(present) == len(vectors) else None
+    both = [[g for part in sets for _, g in sorted(part.items()) if g is not None] for sets in trajectory.fed]
+    return [torch.cat(present) for present in both] if all(both) else None
 
 
 def parts_error(trial: StepTrial, step: int, factor: float = 1.0) -> float:
@@ -56,8 +57,9 @@ def clip_rounding(trial: StepTrial) -> float:
 
 
 @invariant(
-    "clip.covers_both", theorem="T7", capability="routed_step", applies=scales_both_alike, events=("clip fired",)
-)
+    "clip.covers_both", theorem="T7", capability="routed_step", applies=scales_both_alike,
+    events=("clip fired",), reads=FED,
+)  # fmt: skip
 def covers_both(trial: StepTrial) -> Measurement | None:
     """The norm over the deployed and the quarantine gradient together is at most the limit, at every step.
 
@@ -65,7 +67,7 @@ def covers_both(trial: StepTrial) -> Measurement | None:
 
     Likely cause: the clip covers the deployed set only, or each set by itself; or it is configured and never called.
     """
-    shown = fed_at_every_step(trial.run("route"), trial.case.steps)
+    shown = fed_at_every_step(trial.run("route"))
     if shown is None or trial.max_norm is None:
         return None
     bound = clip_rounding(trial) * trial.max_norm
@@ -79,7 +81,14 @@ def covers_both(trial: StepTrial) -> Measurement | None:
     )  # fmt: skip
 
 
-@invariant("clip.reaches_limit", theorem="T7", capability="routed_step", applies=keeps_the_norm, events=("clip fired",))
+@invariant(
+    "clip.reaches_limit",
+    theorem="T7",
+    capability="routed_step",
+    applies=keeps_the_norm,
+    events=("clip fired",),
+    reads=FED,
+)
 def reaches_limit(trial: StepTrial) -> Measurement | None:
     """Where the gradient is longer than the limit, what is fed is as long as the limit, and not shorter.
 
@@ -88,7 +97,7 @@ def reaches_limit(trial: StepTrial) -> Measurement | None:
     Likely cause: the quarantine's gradient, equal to the deployed one's before the split, is counted in the norm
     (sqrt 2 too long), or the clip is applied twice.
     """
-    shown = fed_at_every_step(trial.run("route"), trial.case.steps)
+    shown = fed_at_every_step(trial.run("route"))
     if shown is None or trial.max_norm is None:
         return None
     limit, epsilon, rounding = trial.max_norm, trial.setting.clip_epsilon, clip_rounding(trial)
@@ -109,7 +118,12 @@ def _defect(trial: StepTrial) -> float:
 
 
 @invariant(
-    "clip.common_factor", theorem="T8", capability="routed_step", applies=scales_both_alike, events=("clip fired",)
+    "clip.common_factor",
+    theorem="T8",
+    capability="routed_step",
+    applies=scales_both_alike,
+    events=("clip fired",),
+    reads=FED,
 )
 def common_factor(trial: StepTrial) -> Measurement | None:
     """The clip scales every module and both sets by one and the same factor.
@@ -118,8 +132,8 @@ def common_factor(trial: StepTrial) -> Measurement | None:
 
     Likely cause: a clip per module, per parameter group or per set.
     """
-    clipped = fed_at_every_step(trial.run("route"), trial.case.steps)
-    free = fed_at_every_step(trial.run("route", clipped=False), trial.case.steps)
+    clipped = fed_at_every_step(trial.run("route"))
+    free = fed_at_every_step(trial.run("route", clipped=False))
     if clipped is None or free is None or trial.max_norm is None:
         return None
     u, measured = unit_roundoff(trial.dtype), []
@@ -131,8 +145,27 @@ def common_factor(trial: StepTrial) -> Measurement | None:
         rounding = (8 * u + gamma(count(trial), torch.float64)) * length
         bound, where = 2 * abs(factor) * parts_error(trial, step) + rounding, f"{trial.case.label}, step {step}"
         fired = norm > trial.max_norm
-        measured.append(elementwise((a - factor * b).norm(), bound, where, scale=length, clip_fired=fired))
+        measured.append(
+            elementwise((a - factor * b).norm(), bound, where, scale=length, occurred={"clip fired": fired})
+        )
     return worst(measured)
+
+
+@invariant(
+    "clip.takes_effect", theorem="T8", capability="routed_step", applies=limits_the_gradient, events=("clip fired",)
+)
+def takes_effect(trial: StepTrial) -> Measurement:
+    """A limit below some gradients' norms changes the run; this can be seen without the gradients that were fed.
+
+    Fails when: a run with the limit is bit for bit the run without it.
+
+    Likely cause: max_norm is configured and never passed on, or a generator of parameters was exhausted by the norm.
+    """
+    clipped, free = trial.run("route"), trial.run("route", clipped=False)
+    changed = any(not torch.equal(p, free.combined[name]) for name, p in clipped.combined.items())
+    residual = 0.0 if changed or not trial.steps_clipped else 1.0
+    where = f"{trial.case.label}: limit {trial.max_norm:.3g}, longest gradient {max(trial.norms):.3g}"
+    return Measurement(residual, 0.0, where, {"clip fired": trial.steps_clipped})
 
 
 @invariant(
@@ -151,17 +184,14 @@ def inactive_below(trial: StepTrial) -> Measurement:
     high = trial.advance(trial.fresh(intervention, max_norm=limit), trial.gradients)
     free = trial.run(intervention, clipped=False)
     where = trial.case.label
-    pairs = [
-        *zip(high.deployed, free.deployed, strict=True),
-        *zip(high.quarantine, free.quarantine, strict=True),
-    ]
+    pairs = ((high.deployed, free.deployed), (high.quarantine, free.quarantine))
     measured = (same_bits(a[name], b[name], f"{where}, {name}") for a, b in pairs for name in a)
-    return worst(measured, steps_below_the_limit=trial.case.steps)
+    return worst(measured, occurred={"steps below the limit": trial.case.steps})
 
 
 @invariant(
     "clip.vanilla_norm", theorem="T7", capability="routed_step", applies=splits_gradients,
-    events=("something removed",),
+    events=("something removed",), reads=FED,
 )  # fmt: skip
 def vanilla_norm(trial: StepTrial) -> Measurement | None:
     """Without a limit the two fed gradients together are as long as the vanilla gradient.
@@ -170,7 +200,7 @@ def vanilla_norm(trial: StepTrial) -> Measurement | None:
 
     Likely cause: the split adds length (rows not orthonormal), or the norm of one set is logged as that of both.
     """
-    shown = fed_at_every_step(trial.run("route", clipped=False), trial.case.steps)
+    shown = fed_at_every_step(trial.run("route", clipped=False))
     if shown is None:
         return None
     rounding = clip_rounding(trial)
@@ -183,4 +213,4 @@ def vanilla_norm(trial: StepTrial) -> Measurement | None:
         )
         for step, (v, norm) in enumerate(zip(shown, trial.norms, strict=True))
     )
-    return worst(measured, something_removed=trial.removed_something)
+    return worst(measured, occurred={"something removed": trial.removed_something})

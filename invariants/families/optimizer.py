@@ -18,37 +18,33 @@ from invariants.hypotheses import (
     runs,
     treats_empty_modules_alike,
 )
-from invariants.measurement import Measurement, elementwise, same_bits, worst
+from invariants.measurement import Events, Measurement, elementwise, same_bits, worst
 from invariants.registry import invariant
-from invariants.trials import StepTrial, Trajectory
+from invariants.trajectory import Path, Trajectory
+from invariants.trials import StepTrial
 
 
-def drift(trial: StepTrial, *trajectories: list[dict[str, Tensor]]) -> float:
+def drift(trial: StepTrial, *paths: Path) -> float:
     """Rounding that two runs may gather which are equal in exact arithmetic."""
-    moved = max(trial.moved(t) for t in trajectories)
-    return trajectory_error(trial.case.steps, trial.width, moved, trial.size(*trajectories), trial.dtype)
+    moved, size = (max(getattr(path, what) for path in paths) for what in ("moved", "size"))
+    return trajectory_error(trial.case.steps, trial.width, moved, size, trial.dtype)
 
 
-def compared(
-    trial: StepTrial, a: list[dict[str, Tensor]], b: list[dict[str, Tensor]], bound: float, **events: int
-) -> Measurement:
-    """Two lists over steps of module -> (r,), step by step."""
-    learned = trial.distance(b)
+def compared(trial: StepTrial, a: Path, b: Path, bound: float, occurred: Events) -> Measurement:
+    """Two paths, after every step."""
     measured = (
-        elementwise(p - y[name], bound, f"{trial.case.label}, step {step}, {name}", scale=learned)
-        for step, (x, y) in enumerate(zip(a, b, strict=True))
-        for name, p in x.items()
+        elementwise(p[1:] - b[name][1:], bound, f"{trial.case.label}, {name}", scale=b.distance)
+        for name, p in a.items()
     )
-    return worst(measured, **events)
+    return worst(measured, occurred=occurred)
 
 
-def happened(trial: StepTrial, route: Trajectory) -> dict[str, int]:
+def happened(trial: StepTrial, route: Trajectory) -> Events:
     """Events that make a comparison of arms mean something."""
-    moved = any(bool(q.any()) for q in route.quarantine[-1].values())
     return {
-        "something_removed": trial.removed_something,
-        "quarantine_moved": int(moved),
-        "clip_fired": trial.steps_clipped,
+        "something removed": trial.removed_something,
+        "quarantine moved": route.quarantine.distance > 0,
+        "clip fired": trial.steps_clipped,
     }
 
 
@@ -66,7 +62,7 @@ def keeps_sum(trial: StepTrial) -> Measurement:
     """
     route, vanilla = trial.run("route"), trial.run("none")
     bound = drift(trial, route.deployed, route.quarantine, vanilla.deployed)
-    return compared(trial, route.combined, vanilla.combined, bound, **happened(trial, route))
+    return compared(trial, route.combined, vanilla.combined, bound, happened(trial, route))
 
 
 @invariant(
@@ -83,7 +79,7 @@ def erase_match(trial: StepTrial) -> Measurement:
     """
     route, erase = trial.run("route"), trial.run("erase")
     bound = drift(trial, route.deployed, erase.deployed)
-    return compared(trial, route.deployed, erase.deployed, bound, **happened(trial, route))
+    return compared(trial, route.deployed, erase.deployed, bound, happened(trial, route))
 
 
 @invariant(
@@ -97,50 +93,29 @@ def span(trial: StepTrial) -> Measurement:
     Likely cause: an optimizer with a preconditioner of its own for the quarantine (AdamW turns the direction).
     """
     route = trial.run("route")
-    rounding, learned = drift(trial, route.quarantine, route.deployed), trial.distance(route.quarantine)
-    events = happened(trial, route)
+    rounding = drift(trial, route.quarantine, route.deployed)
     measured = []
-    for step, quarantine in enumerate(route.quarantine):
-        for name, q in quarantine.items():
-            V = trial.basis[name]
-            through = rounding * (1 + float((V.abs().T @ V.abs()).sum(dim=1).max()))
-            arbiter = gamma(sum(V.shape) + 2, torch.float64) * float(q.abs().max() * (1 + V.abs().sum()))
-            bound = through + arbiter + orthonormality_defect(V) * float(q.norm())
-            where = f"{trial.case.label}, step {step}, {name}"
-            measured.append(elementwise(q - V.T @ (V @ q), bound, where, scale=learned))
-    return worst(measured, **events)
+    for name, path in route.quarantine.items():
+        V, q = trial.basis[name], path[1:]  # (k, r), (steps, r)
+        through = rounding * (1 + float((V.abs().T @ V.abs()).sum(dim=1).max()))
+        arbiter = gamma(sum(V.shape) + 2, torch.float64) * q.abs().amax(dim=1, keepdim=True) * (1 + V.abs().sum())
+        bound = through + arbiter + orthonormality_defect(V) * q.norm(dim=1, keepdim=True)
+        where = f"{trial.case.label}, {name}"
+        measured.append(elementwise(q - (q @ V.T) @ V, bound, where, scale=route.quarantine.distance))
+    return worst(measured, occurred=happened(trial, route))
 
 
-def leak(
-    trial: StepTrial,
-    moves: list[dict[str, Tensor]],
-    vanillas: list[dict[str, Tensor]],
-    rounding: float,
-) -> Measurement:
+def leak(trial: StepTrial, moves: dict[str, Tensor], vanillas: dict[str, Tensor], rounding: float) -> Measurement:
     """The largest hack-ward coefficient relu(V(-move)), against what rounding can put there, beside vanilla's."""
+    vanilla = {name: torch.relu(-(d @ trial.basis[name].T)) for name, d in vanillas.items()}  # (steps, k)
+    largest = max((float(c.max()) for c in vanilla.values() if c.numel()), default=0.0)
+    hackward = torch.stack([c.any(dim=1) for c in vanilla.values()]).any(dim=0)  # (steps,)
     measured = []
-    hackwards = [torch.relu(-(trial.basis[name] @ d)) for move in vanillas for name, d in move.items()]
-    vanilla = max(float(c.max()) for c in hackwards if c.numel())
-    events = {"vanilla_moved_hack-ward": sum(bool(c.any()) for c in hackwards)}
-    for step, move in enumerate(moves):
-        for name, d in move.items():
-            V = trial.basis[name]
-            bound = V.abs().sum(dim=1) * rounding + orthonormality_defect(V) * d.norm()
-            hackward = torch.relu(-(V @ d))
-            where = f"{trial.case.label}, step {step}, {name}"
-            measured.append(elementwise(hackward, bound, where, scale=vanilla))
-    return worst(measured, **events)
-
-
-def updates(trial: StepTrial, trajectory: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """What each step added."""
-    before = [trial.start, *trajectory[:-1]]
-    return [{name: p - b[name] for name, p in a.items()} for b, a in zip(before, trajectory, strict=True)]
-
-
-def displacements(trial: StepTrial, trajectory: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """What all steps so far added."""
-    return [{name: p - trial.start[name] for name, p in a.items()} for a in trajectory]
+    for name, d in moves.items():
+        V = trial.basis[name]
+        bound = V.abs().sum(dim=1) * rounding + orthonormality_defect(V) * d.norm(dim=1, keepdim=True)
+        measured.append(elementwise(torch.relu(-(d @ V.T)), bound, f"{trial.case.label}, {name}", scale=largest))
+    return worst(measured, occurred={"vanilla moved hack-ward": int(hackward.sum())})
 
 
 @invariant(
@@ -157,7 +132,7 @@ def update_leak(trial: StepTrial) -> Measurement:
     """
     route, vanilla = trial.run("route"), trial.run("none")
     rounding = 2 * drift(trial, route.deployed, route.quarantine)
-    return leak(trial, updates(trial, route.deployed), updates(trial, vanilla.deployed), rounding)
+    return leak(trial, route.deployed.updates, vanilla.deployed.updates, rounding)
 
 
 @invariant(
@@ -173,7 +148,7 @@ def displacement_leak(trial: StepTrial) -> Measurement:
     """
     route, vanilla = trial.run("route"), trial.run("none")
     rounding = 2 * drift(trial, route.deployed, route.quarantine)
-    return leak(trial, displacements(trial, route.deployed), displacements(trial, vanilla.deployed), rounding)
+    return leak(trial, route.deployed.displacements, vanilla.deployed.displacements, rounding)
 
 
 @invariant("optimizer.inert_quarantine", theorem="T13", capability="routed_step", events=("steps taken",))
@@ -189,13 +164,13 @@ def inert_quarantine(trial: StepTrial) -> Measurement | None:
         if intervention not in trial.setting.interventions:
             continue
         trajectory = trial.run(intervention)
-        for step, quarantine in enumerate(trajectory.quarantine):
-            for name, q in quarantine.items():
-                where = f"{intervention}, {trial.case.label}, step {step}, {name}"
-                measured.append(same_bits(q, torch.zeros_like(q), where))
-                if trajectory.quarantine_grad is not None and trajectory.quarantine_grad[step].get(name) is not None:
-                    measured.append(Measurement(1.0, 0.0, f"{where}: its gradient is not None"))
-    return worst(measured, steps_taken=trial.case.steps) if measured else None
+        for name, path in trajectory.quarantine.items():
+            measured.append(same_bits(path, torch.zeros_like(path), f"{intervention}, {trial.case.label}, {name}"))
+        for step, (_, fed) in enumerate(trajectory.fed or []):
+            for name in (name for name, g in fed.items() if g is not None):
+                where = f"{intervention}, {trial.case.label}, {name}, step {step}: its gradient is not None"
+                measured.append(Measurement(1.0, 0.0, where))
+    return worst(measured, occurred={"steps taken": trial.case.steps}) if measured else None
 
 
 @invariant(
@@ -211,7 +186,7 @@ def none_ignores_basis(trial: StepTrial) -> Measurement:
     """
     flipped = {name: -V.roll(1, dims=1) for name, V in trial.basis.items()}
     other = trial.advance(trial.fresh("none", max_norm=trial.max_norm, basis=flipped), trial.gradients)
-    return _same_runs(trial, trial.run("none"), other, another_basis_tried=1)
+    return _same_runs(trial, trial.run("none"), other, "another basis tried")
 
 
 @invariant("optimizer.deterministic", theorem="T14", capability="routed_step", events=("run twice",))
@@ -224,17 +199,17 @@ def deterministic(trial: StepTrial) -> Measurement:
     """
     intervention = trial.setting.interventions[-1]
     again = trial.advance(trial.fresh(intervention, max_norm=trial.max_norm), trial.gradients)
-    return _same_runs(trial, trial.run(intervention), again, run_twice=1)
+    return _same_runs(trial, trial.run(intervention), again, "run twice")
 
 
-def _same_runs(trial: StepTrial, a: Trajectory, b: Trajectory, **events: int) -> Measurement:
+def _same_runs(trial: StepTrial, a: Trajectory, b: Trajectory, event: str, *, since: int = 0) -> Measurement:
+    """After every step of b the bits of a, whose first `since` steps b has not taken."""
     measured = (
-        same_bits(p, y[name], f"{trial.case.label}, step {step}, {kind} {name}")
+        same_bits(p[1 + since : since + len(other[name])], other[name][1:], f"{trial.case.label}, {kind} {name}")
         for kind, one, other in (("deployed", a.deployed, b.deployed), ("quarantine", a.quarantine, b.quarantine))
-        for step, (x, y) in enumerate(zip(one, other, strict=True))
-        for name, p in x.items()
+        for name, p in one.items()
     )
-    return worst(measured, **events)
+    return worst(measured, occurred={event: 1})
 
 
 @invariant("optimizer.resumption", theorem="T14", capability="routed_step", events=("resumed",))
@@ -256,13 +231,11 @@ def resumption(trial: StepTrial) -> Measurement | None:
     saved = trial.saved(first)
     trial.advance(first, trial.gradients[half:])  # the first loop goes on: what it saved must not follow it
     elsewhere = replace(trial.case, start={name: p + 1 for name, p in trial.case.start.items()})
-    second = replace(trial, case=elsewhere, _runs={}).fresh(intervention, max_norm=trial.max_norm)
+    second = replace(trial, case=elsewhere).fresh(intervention, max_norm=trial.max_norm)
     assert second.load_state_dict is not None
     second.load_state_dict(saved)
     resumed = trial.advance(second, trial.gradients[half:])
-    whole = trial.run(intervention)
-    rest = replace(whole, deployed=whole.deployed[half:], quarantine=whole.quarantine[half:])
-    return _same_runs(trial, rest, resumed, resumed=1)
+    return _same_runs(trial, trial.run(intervention), resumed, "resumed", since=half)
 
 
 @invariant("optimizer.nonfinite_gradient", theorem="T14", capability="routed_step", events=("non-finite gradient fed",))
@@ -276,7 +249,6 @@ def nonfinite_gradient(trial: StepTrial) -> Measurement:
     intervention = trial.setting.interventions[-1]
     module = max(trial.gradients[0], key=lambda name: trial.basis[name].shape[0])
     at = min(1, trial.case.steps - 1)
-    here = slice(at, at + 1)
     measured = []
     for value in (float("nan"), float("inf")):
         stepper = trial.fresh(intervention, max_norm=trial.max_norm)
@@ -285,10 +257,8 @@ def nonfinite_gradient(trial: StepTrial) -> Measurement:
         poisoned[module][0] = value
         with suppress(Exception):  # refused: any exception will do, what counts is that nothing changed
             trial.advance(stepper, [poisoned])
-        after = trial.advance(stepper, trial.gradients[here])
-        whole = trial.run(intervention)
-        expected = replace(whole, deployed=whole.deployed[here], quarantine=whole.quarantine[here])
-        measured.append(_same_runs(trial, expected, after, **{"non-finite_gradient_fed": 1}))
+        after = trial.advance(stepper, trial.gradients[at : at + 1])
+        measured.append(_same_runs(trial, trial.run(intervention), after, "non-finite gradient fed", since=at))
     return worst(measured)
 
 
@@ -307,19 +277,14 @@ def empty_module(trial: StepTrial) -> Measurement | None:
     if not empty:
         return None
     route, vanilla = trial.run("route"), trial.run("none")
-    deployed, expected = (
-        [{name: step[name] for name in empty} for step in run] for run in (route.deployed, vanilla.deployed)
-    )
-    quarantine = [{name: step[name] for name in empty} for step in route.quarantine]
-    moved = sum(bool((p != trial.start[name]).any()) for step in expected for name, p in step.items())
+    deployed, expected = (Path({name: path[name] for name in empty}) for path in (route.deployed, vanilla.deployed))
     bound = drift(trial, route.deployed, vanilla.deployed)
     if trial.setting.clip == "joint":
-        bound += clip_rounding(trial) * trial.size(deployed, expected)
-    return worst([
-        compared(trial, deployed, expected, bound, module_without_a_basis_moved=moved),
-        *(
-            same_bits(q, torch.zeros_like(q), f"{trial.case.label}, {name}")
-            for step in quarantine
-            for name, q in step.items()
-        ),
-    ])  # fmt: skip
+        bound += clip_rounding(trial) * max(deployed.size, expected.size)
+    moved = {"module without a basis moved": expected.distance > 0}
+    zeros = (
+        same_bits(q, torch.zeros_like(q), f"{trial.case.label}, {name}")
+        for name, q in route.quarantine.items()
+        if name in empty
+    )
+    return worst([compared(trial, deployed, expected, bound, moved), *zeros])

@@ -53,7 +53,7 @@ LEAKS = ("optimizer.update_leak", "optimizer.displacement_leak")
 def claims(setting: StepSetting) -> Claims:
     """What the theorems promise of a setting, beyond what makes an invariant inapplicable."""
     if setting.space == "update":
-        return all_but("optimizer.nonfinite_gradient", *(LEAKS[1:] if setting.rule.gate == "no_gate" else ()))
+        return all_but("optimizer.nonfinite_gradient")
     if setting.space == "displacement":
         return all_but("optimizer.nonfinite_gradient", "optimizer.update_leak")
     if isinstance(setting.reference, AdamW):

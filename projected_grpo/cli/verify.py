@@ -51,5 +51,5 @@ def verify(
     if json_:
         print(json.dumps(invariants.as_json(report), indent=2, allow_nan=False))
     else:
-        console().print(invariants.render(report, spec=subject))
+        console().print(invariants.render(report, spec=subject, tape=None if tape is None else str(tape)))
     return 0 if report.ok else 1

@@ -56,6 +56,7 @@ FAULTS = (
     of_loop("a generator of gradients is exhausted by the norm", "clip.covers_both", loop.ExhaustedGenerator),
     of_loop("clip counts the quarantine's duplicate gradient", "clip.reaches_limit", loop.DuplicateCounted),
     of_loop("clip per module", "clip.common_factor", loop.ClipPerModule),
+    of_loop("clip configured and never passed on", "clip.takes_effect", loop.ClipNeverPassedOn),
     of_loop("normalised instead of clipped", "clip.inactive_below", loop.Normalised),
     of_loop("an axis is in the basis twice, in the loop", "clip.vanilla_norm", loop.AxisTwice),
     of_loop("AdamW with two states", "optimizer.keeps_sum", loop.AdamW),

@@ -167,6 +167,11 @@ class ErasedWithOvershoot(Loop):
         return g - (1.5 * removed if self.intervention == "erase" else removed), removed
 
 
+class ClipNeverPassedOn(Loop):
+    def clip(self, g: Gradients) -> Gradients:
+        return g
+
+
 class ZerosInsteadOfNone(Loop):
     def feed(self, parts: Parts) -> None:
         zeros = {name: torch.zeros_like(kept) for name, (kept, _) in parts.items()}
