@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -32,29 +32,40 @@ def figure(x: float) -> str:
     return "0" if x == 0 else f"{x:.2e}" if math.isfinite(x) else str(x)
 
 
-def table(report: Report) -> Table:
+# Column -> how it is laid out, and the width of terminal from which on it is shown: no figure is ever cut off.
+COLUMNS: dict[str, tuple[Literal["left", "right"], int]] = {
+    "invariant": ("left", 0), "verdict": ("left", 0), "residual": ("right", 0), "bound": ("right", 0),
+    "margin": ("right", 0), "theorem": ("left", 120), "settings": ("right", 120), "cases": ("right", 120),
+    "why, or what occurred": ("left", 100),
+}  # fmt: skip
+
+
+def table(report: Report, width: int = 160) -> Table:
     """A row per invariant, with the setting that decided it."""
+    shown = [name for name, (_, from_width) in COLUMNS.items() if width >= from_width]
     rows = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("invariant", "theorem", "verdict"):
-        rows.add_column(column, no_wrap=True)
-    for column in ("residual", "bound", "margin", "settings", "cases"):
-        rows.add_column(column, justify="right", no_wrap=True)
-    rows.add_column("why, or what occurred", overflow="fold")
+    for name in shown:
+        last = name == "why, or what occurred"
+        rows.add_column(name, justify=COLUMNS[name][0], no_wrap=not last, overflow="fold")
     for result in report.results:
-        deciding, measured = result.worst, result.worst.measured
-        numbers = ("", "", "") if measured is None else (
-            figure(measured.residual), figure(measured.bound), f"{measured.margin:.2g}",
-        )  # fmt: skip
-        rows.add_row(
-            result.invariant.id,
-            result.invariant.theorem,
-            Text(result.verdict, style=COLOURS[result.verdict]),
-            *numbers,
-            _settings_judged(result),
-            str(sum(s.cases for s in result.settings)),
-            Text(deciding.reason or _occurred(result), style="dim"),
-        )
+        cells = _cells(result)
+        rows.add_row(*(cells[name] for name in shown))
     return rows
+
+
+def _cells(result: Result) -> dict[str, str | Text]:
+    measured = result.worst.measured
+    return {
+        "invariant": result.invariant.id,
+        "theorem": result.invariant.theorem,
+        "verdict": Text(result.verdict, style=COLOURS[result.verdict]),
+        "residual": figure(measured.residual) if measured else "",
+        "bound": figure(measured.bound) if measured else "",
+        "margin": f"{measured.margin:.2g}" if measured else "",
+        "settings": _settings_judged(result),
+        "cases": str(sum(s.cases for s in result.settings)),
+        "why, or what occurred": Text(result.worst.reason or _occurred(result), style="dim"),
+    }
 
 
 def _occurred(result: Result) -> str:
@@ -105,14 +116,15 @@ def reproduce_command(report: Report, result: Result, spec: str | None = None, t
     return " ".join([*parts, *([f"--seed {report.seed}"] if report.seed else [])])
 
 
-def render(report: Report, *, spec: str | None = None, tape: str | None = None) -> RenderableType:
+def render(report: Report, *, spec: str | None = None, tape: str | None = None, width: int = 160) -> RenderableType:
     """The whole report for a terminal: the head, the table, and every red result spelled out.
 
-    spec and tape are what the command line was given, for the command that shows a failure again.
+    spec and tape are what the command line was given, for the command that shows a failure again; a table for a narrow
+    terminal has fewer columns.
     """
     red = [result for result in report.results if not result.verdict.green]
     parts: list[RenderableType] = [
-        Text(f"{report.subject} ({report.dtype}): {head(report)}", style="bold"), "", table(report), "",
+        Text(f"{report.subject} ({report.dtype}): {head(report)}", style="bold"), "", table(report, width), "",
     ]  # fmt: skip
     for result in red:
         parts += [Padding(Text(failure(result, reproduce_command(report, result, spec, tape))), (0, 0, 1, 0))]
@@ -129,7 +141,7 @@ def as_text(report: Report, *, spec: str | None = None, width: int = 160) -> str
     """The rendered report without colours."""
     console = Console(width=width, no_color=True, highlight=False)
     with console.capture() as captured:
-        console.print(render(report, spec=spec))
+        console.print(render(report, spec=spec, width=width))
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 

@@ -95,7 +95,9 @@ def test_every_kind_of_example_is_there():
 
 def test_the_shown_table_lists_every_invariant_and_is_green():
     for known in all_invariants():
-        assert re.search(rf"^{re.escape(known.id)} +{re.escape(known.theorem)} +holds ", README, flags=re.M), known.id
+        row = re.search(rf"^{re.escape(known.id)} +holds .*$", README, flags=re.M)
+        assert row is not None, known.id
+        assert f" {known.theorem} " in row[0]
     assert f"{len(all_invariants())} checked invariants" in README
     assert f"total {len(all_invariants())}" in README
 

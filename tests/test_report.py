@@ -3,6 +3,7 @@
 import json
 import math
 
+import pytest
 import torch
 
 from invariants import Subject, as_json, as_text, verify
@@ -77,3 +78,13 @@ def test_json_and_report_agree(small_tape):
         measured = result.worst.measured
         expected = measured.margin if measured and math.isfinite(measured.margin) else None
         assert row["margin"] == expected
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_no_figure_is_cut_off_in_a_narrow_terminal(small_tape, width):
+    text = as_text(report_on(leaky, small_tape, "split"), width=width)
+    assert "…" not in text
+    assert all(len(line) <= width for line in text.splitlines())
+    row = next(line for line in text.splitlines() if line.startswith("split.conservation"))
+    assert "violated" in row
+    assert ("T1" in row) == (width >= 120)

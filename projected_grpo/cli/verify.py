@@ -51,5 +51,7 @@ def verify(
     if json_:
         print(json.dumps(invariants.as_json(report), indent=2, allow_nan=False))
     else:
-        console().print(invariants.render(report, spec=subject, tape=None if tape is None else str(tape)))
+        terminal = console()
+        given = None if tape is None else str(tape)
+        terminal.print(invariants.render(report, spec=subject, tape=given, width=terminal.width))
     return 0 if report.ok else 1
