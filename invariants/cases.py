@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invariants.bounds import orthonormality_defect, unit_roundoff
-from invariants.errors import UnusableTapeError
+from invariants.errors import SuiteError, UnusableTapeError
 from reference import Tape
 
 
@@ -83,8 +83,10 @@ class Cases:
 def build_cases(tape: Tape, seed: int) -> Cases:
     """What a run with this tape and seed checks; the same arguments give the same bits.
 
-    Raises UnusableTapeError.
+    Raises UnusableTapeError, and SuiteError for a seed that torch's generators do not take.
     """
+    if not 0 <= seed < 2**48:
+        raise SuiteError(f"The seed is {seed}; it must be at least 0 and below 2**48.")
     check_tape(tape)
     return Cases(
         split=(*_split_cases_of(tape), *_adversarial_splits(seed)),

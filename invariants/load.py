@@ -20,7 +20,7 @@ def load_subject(spec: str) -> Subject:
     if not (module_name and colon and path):
         raise SubjectImportError(f"{spec!r} is not of the form module:object, such as mypackage.routing:subject.")
     if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # at the end: a file there called like an installed package must not replace it
     try:
         found: object = importlib.import_module(module_name)
     except SystemExit as error:  # a script without a main guard; its exit code must not become ours

@@ -1,6 +1,8 @@
 """The suite inside pytest: one test per subject and invariant, without a plugin and without a base class."""
 
 import functools
+import os
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -53,10 +55,16 @@ class Check:
 
         result = self.session.result(self.invariant)
         if not result.verdict.green:
-            pytest.fail(failure(result, f"pytest -k '{self.invariant.id}'"), pytrace=False)
+            pytest.fail(failure(result, _again()), pytrace=False)
         if result.verdict is Verdict.NOT_APPLICABLE:
             pytest.skip(result.worst.reason)
         return result
+
+
+def _again() -> str:
+    """The command that runs the present test alone."""
+    node, _, _ = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")
+    return f"pytest {shlex.quote(node)}"
 
 
 @dataclass(frozen=True, eq=False)

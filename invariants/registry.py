@@ -95,6 +95,10 @@ def selected(only: Iterable[str] | None) -> tuple[Invariant, ...]:
     if only is None:
         return known
     wanted = tuple(only)
+    if not wanted:
+        raise UnknownInvariantError(
+            "No invariant was named; name an id or a family, or leave the choice out to run all."
+        )
     for name in wanted:
         if not any(name in (i.id, i.family) for i in known):
             raise UnknownInvariantError(
@@ -115,4 +119,4 @@ def check_ids(ids: Iterable[str], where: str) -> None:
 
 def all_but(*ids: str) -> frozenset[str]:
     """The claims of a subject that keeps every invariant except these; raises UnknownInvariantError."""
-    return frozenset(i.id for i in all_invariants()) - frozenset(i.id for i in selected(ids))
+    return frozenset(i.id for i in all_invariants()) - frozenset(i.id for i in (selected(ids) if ids else ()))

@@ -5,7 +5,6 @@ import shlex
 from typing import Any, Literal
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -123,11 +122,16 @@ def render(report: Report, *, spec: str | None = None, tape: str | None = None, 
     terminal has fewer columns.
     """
     red = [result for result in report.results if not result.verdict.green]
+    unread = sum(result.worst.reason.startswith("the subject does not show") for result in report.results)
     parts: list[RenderableType] = [
         Text(f"{report.subject} ({report.dtype}): {head(report)}", style="bold"), "", table(report, width), "",
     ]  # fmt: skip
     for result in red:
-        parts += [Padding(Text(failure(result, reproduce_command(report, result, spec, tape))), (0, 0, 1, 0))]
+        # Not wrapped: the last line is a command, to be copied whole.
+        story = failure(result, reproduce_command(report, result, spec, tape))
+        parts.append(Text(f"{story}\n", no_wrap=True, overflow="ignore"))
+    if unread:
+        parts.append(Text(f"{unread} checks had nothing to look at; the table says what to show them", style="yellow"))
     if report.ok:
         parts.append(Text(f"all as expected: {head(report)}", style="green"))
     elif not red:
@@ -141,7 +145,7 @@ def as_text(report: Report, *, spec: str | None = None, width: int = 160) -> str
     """The rendered report without colours."""
     console = Console(width=width, no_color=True, highlight=False)
     with console.capture() as captured:
-        console.print(render(report, spec=spec, width=width))
+        console.print(render(report, spec=spec, width=width), crop=False)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 

@@ -1,8 +1,10 @@
 """Runs invariants on a subject: every setting, every case; measures, and only then judges."""
 
 import functools
+import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -142,10 +144,8 @@ def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]
     for case, trial in trials:
         try:
             measurement = invariant.check(trial)
-        except Exception as error:
-            kind = "" if isinstance(error, SubjectContractError) else f"{type(error).__name__}: "
-            reason = f"{kind}{error} (case: {case.label})"
-            return SettingResult(setting=label, verdict=Verdict.ERROR, reason=reason)
+        except (Exception, SystemExit) as error:  # a subject that ends the interpreter must not end the run as green
+            return SettingResult(setting=label, verdict=Verdict.ERROR, reason=f"{told(error)} (case: {case.label})")
         if measurement is not None:
             measured.append((case, measurement))
     if not measured:
@@ -153,8 +153,11 @@ def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]
             setting=label, verdict=Verdict.NOT_APPLICABLE, reason=f"the subject does not show {invariant.reads}"
         )
     total = worst(m for _, m in measured)
-    violating = [case for case, m in measured if not m.holds]
-    smallest = min(violating, key=lambda case: case.size).label if violating else ""
+    violating = [(case, m) for case, m in measured if not m.holds]
+    smallest = ""
+    if violating and invariant.per == "case":
+        case, m = min(violating, key=lambda pair: pair[0].size)
+        smallest = f"{case.label}: observed {m.residual:.3g}, allowed {m.bound:.3g}"
     absent = [event for event in invariant.events if not total.occurred.get(event)]
     if violating:
         verdict, reason = Verdict.VIOLATED, ""
@@ -167,6 +170,16 @@ def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]
     return SettingResult(
         setting=label, verdict=verdict, reason=reason, measured=total, cases=len(measured), counterexample=smallest
     )
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line: what it says, and the last line of code that it went through."""
+    message = next(iter(str(error).splitlines()), "")
+    if isinstance(error, SubjectContractError):
+        return message
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {message}{place}"
 
 
 def as_expected(id: str, results: Sequence[SettingResult], expected: Mapping[str, str]) -> list[SettingResult]:

@@ -24,6 +24,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < 1:
         parser.error(f"--steps must be at least 1, not {options.steps}")
+    if not 0 <= options.seed < 2**48:
+        parser.error(f"--seed must be at least 0 and below 2**48, not {options.seed}")
+    if options.record:
+        try:
+            options.record.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--record: {error}")
     torch.set_num_threads(1)  # the tensors are tiny, and sums keep their order
     base = LoopConfig(steps=options.steps, seed=options.seed)
     print(COLUMNS)

@@ -18,6 +18,10 @@ def split(g, V):
     removed = V.T @ torch.relu(V @ g)
     return g - removed, removed
 subject = Subject(name="theirs", split=split)
+def chatter(g, V):
+    print("splitting")
+    return split(g, V)
+chatty = Subject(name="chatty", split=chatter)
 broken = Subject(name="broken", split=lambda g, V: (g, split(g, V)[1]))
 """
 
@@ -51,6 +55,9 @@ def test_expected_violations_are_given_with_their_reason(capsys):
     arguments = ["verify", "their_code:broken", "--tape", "tape.safetensors", "--only", "split.conservation"]
     assert main([*arguments, "--expect", "split.conservation", "known since v1"]) == 0
     assert "known since v1" in capsys.readouterr().out
+    two = ["--expect", "split.conservation", "known", "--expect", "split.matches_reference", "known too"]
+    assert main([*arguments, "split.matches_reference", *two]) == 0
+    assert "known too" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("theirs")
@@ -77,6 +84,22 @@ def test_bad_input_is_one_sentence_and_exit_code_2(theirs, capsys, arguments, se
     assert captured.out == ""
     assert sentence in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("theirs")
+def test_what_a_subject_prints_does_not_mix_with_the_report(capsys):
+    arguments = ["verify", "their_code:chatty", "--tape", "tape.safetensors", "--only", "split.conservation", "--json"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["ok"]
+    assert "splitting" in captured.err
+
+
+def test_a_reader_that_closes_the_pipe_does_not_decide_the_exit_code(theirs):
+    program = Path(sys.executable).parent / "projected-grpo"
+    command = f"set -o pipefail; {program} verify their_code:subject --tape tape.safetensors --only split --json | true"
+    finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=theirs)
+    assert (finished.returncode, finished.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("arguments", [["verify", "--no-such-option"], ["no-such-command"]])

@@ -66,7 +66,8 @@ def test_the_failure_says_what_broke_where_by_how_much_and_why(fault):
     told = {line[:16].strip(): line[16:] for line in lines}
     assert first == f"{fault.caught_by}: violated"
     assert told["statement"] == f"{result.invariant.statement} ({result.invariant.theorem})"
-    assert result.worst.counterexample in told["smallest"]
+    assert ("smallest" in told) == (result.invariant.per == "case")
+    assert told.get("smallest", "") == result.worst.counterexample
     assert told["where"]
     assert re.fullmatch(r"\S+, allowed \S+ \(margin \S+\)", told["observed"])
     assert told["fails when"] == result.invariant.fails_when

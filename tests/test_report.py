@@ -29,12 +29,13 @@ def test_a_failure_tells_its_story_without_the_code(small_tape):
         "  setting       one_sided\n"
         f"  where         {measured.where}\n"
         f"  observed      {measured.residual:.6g}, allowed {measured.bound:.6g} (margin {measured.margin:.3g})\n"
-        "  smallest      noise, r=1, k=1\n"
+        f"  smallest      {result.worst.counterexample}\n"
         "  fails when    mass of the gradient appears or disappears in the split.\n"
         "  likely cause  removed is written before kept in place, or one of the two is scaled and the other is not.\n"
         "  again         projected-grpo verify my.module:subject --only split.conservation"
     )
     assert ", index " in measured.where
+    assert result.worst.counterexample.startswith("noise, r=1, k=1: observed ")
 
 
 def test_the_seed_is_part_of_the_command_that_reproduces(small_tape):
@@ -84,7 +85,8 @@ def test_json_and_report_agree(small_tape):
 def test_no_figure_is_cut_off_in_a_narrow_terminal(small_tape, width):
     text = as_text(report_on(leaky, small_tape, "split"), width=width)
     assert "…" not in text
-    assert all(len(line) <= width for line in text.splitlines())
+    table = text.partition("\nsplit.conservation: violated")[0]  # the failures end in a command, which stays whole
+    assert all(len(line) <= width for line in table.splitlines())
     row = next(line for line in text.splitlines() if line.startswith("split.conservation"))
     assert "violated" in row
     assert ("T1" in row) == (width >= 120)

@@ -1,9 +1,20 @@
 """How a run judges: every verdict, from subjects a few lines long."""
 
+import re
+
 import pytest
 import torch
 
-from invariants import SplitSetting, Subject, SubjectContractError, UnknownInvariantError, Verdict, all_but, verify
+from invariants import (
+    SplitSetting,
+    Subject,
+    SubjectContractError,
+    SuiteError,
+    UnknownInvariantError,
+    Verdict,
+    all_but,
+    verify,
+)
 from invariants.errors import UnusableTapeError
 from invariants.registry import all_invariants, invariant
 from reference import Tape
@@ -34,7 +45,7 @@ def test_holds(small_tape):
 def test_violated_names_the_smallest_case(small_tape):
     result = verdict(Subject(name="mine", split=leaky), small_tape)
     assert result.verdict is Verdict.VIOLATED
-    assert result.worst.counterexample.endswith("r=1, k=1")
+    assert "r=1, k=1: observed " in result.worst.counterexample
 
 
 def test_an_expected_violation_is_green(small_tape):
@@ -99,12 +110,27 @@ def test_a_subject_that_removes_nothing_is_vacuous_and_red(small_tape):
 
 def test_an_exception_in_the_subject_is_an_error_that_names_the_case(small_tape):
     def broken(g, V):
-        raise RuntimeError("boom")
+        raise RuntimeError("boom\nand more")
 
     result = verdict(Subject(name="mine", split=broken), small_tape)
     assert result.verdict is Verdict.ERROR
-    assert "RuntimeError: boom" in result.worst.reason
-    assert "case: tape, step 0" in result.worst.reason
+    assert re.fullmatch(
+        r"RuntimeError: boom at test_verdicts\.py:\d+ \(case: tape, step 0, first\)", result.worst.reason
+    )
+
+
+def test_a_subject_that_ends_the_interpreter_is_an_error(small_tape):
+    def leaves(g, V):
+        raise SystemExit(0)
+
+    assert verdict(Subject(name="mine", split=leaves), small_tape).verdict is Verdict.ERROR
+
+
+def test_an_empty_choice_and_a_seed_out_of_range_are_refused(small_tape):
+    with pytest.raises(UnknownInvariantError, match="No invariant was named"):
+        verify(Subject(name="mine", split=split), tape=small_tape, only=[])
+    with pytest.raises(SuiteError, match="seed"):
+        verify(Subject(name="mine", split=split), tape=small_tape, seed=10**20)
 
 
 @pytest.mark.parametrize(

@@ -29,4 +29,8 @@ def main(args: list[str] | None = None) -> int:
 
 def run() -> None:
     """The console script."""
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("projected-grpo: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from projected_grpo.cli.suite import ensure_own_suite
-from projected_grpo.cli.terminal import console
+from projected_grpo.cli.terminal import show
 
 
 def list_invariants() -> int:
@@ -17,5 +17,5 @@ def list_invariants() -> int:
     table.add_column("statement", overflow="fold")
     for known in invariants.all_invariants():
         table.add_row(known.id, known.theorem, known.capability, known.statement)
-    console().print(table)
+    show(table)
     return 0
