@@ -62,7 +62,7 @@ class Basis(Mapping[str, Tensor]):
         MixedBasisError: modules differ in dtype or device.
         NonFiniteBasisError: NaN or infinity.
         NotOrthonormalError: rows are neither orthonormal nor zero, beyond `orthonormality_tolerance`.
-        EmptyBasisError: no row of any module is different from zero.
+        EmptyBasisError: there is no module, or no row of any is different from zero.
 
     >>> Basis({"layers.0.q_proj": torch.eye(2, 8)})
     Basis(1 modules, 2 axes, torch.float32 on cpu)
@@ -75,6 +75,15 @@ class Basis(Mapping[str, Tensor]):
         fingerprints: Mapping[str, str] | None = None,
         precision: torch.dtype | None = None,
     ) -> None:
+        if not isinstance(rows, Mapping):
+            raise BasisShapeError(f"rows is a {type(rows).__name__}; pass a dict from module names to V (k, r).")
+        if not rows:
+            raise EmptyBasisError("The basis names no module; pass a dict from module names to V (k, r).")
+        for name, V in rows.items():
+            if not isinstance(V, Tensor):
+                raise BasisShapeError(
+                    f"{name}: V is a {type(V).__name__}; it must be a tensor, (k, r): torch.tensor(V)."
+                )
         self._rows = {name: V.detach().clone().contiguous() for name, V in rows.items()}
         self.fingerprints = dict(fingerprints or {})
         for name, V in self._rows.items():

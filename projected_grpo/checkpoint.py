@@ -1,10 +1,10 @@
 """What a RoutedOptimizer saves beyond its base's state, and the checks before any of it is loaded.
 
-Everything here is tensors, numbers, strings and dicts, so that torch.load(weights_only=True) reads it.
+Everything here is tensors, numbers, strings, lists and dicts, so that torch.load(weights_only=True) reads it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -14,35 +14,48 @@ from torch.optim import Optimizer
 from projected_grpo.basis import PRECISIONS, Basis
 from projected_grpo.binding import check_fit
 from projected_grpo.errors import BasisError, BindingError, StateMismatchError
+from projected_grpo.progress import Progress, Values
 from projected_grpo.routing import Routing
 from projected_grpo.vectors import VectorPair
 
 KEY = "routing"
 VERSION = 1
 START_AGAIN = "load it into an optimizer that is built as the saved one was"
+PARTS = tuple(field.name for field in fields(Progress))
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands, besides the vectors and the base's state; module → (r,)."""
-
-    start: dict[str, Tensor]  # the deployed vectors before the first step
-    point: dict[str, Tensor]  # the base optimizer's own point; empty where that is the deployed vector itself
-
-
-def packed(routing: Routing, names: list[str], basis: Basis, progress: Progress | None) -> dict[str, Any]:
+def packed(
+    routing: Routing, vectors: Mapping[str, VectorPair], base: Optimizer, basis: Basis, progress: Progress | None
+) -> dict[str, Any]:
     """The routing part of a state dict."""
     return {
         "version": VERSION,
         "settings": routing.settings(),
-        "names": names,
+        "layout": layout(vectors, base),
         "basis": {
             "rows": dict(basis),
             "fingerprints": dict(basis.fingerprints),
             "precision": str(basis.precision),
         },
-        "progress": None if progress is None else {"start": dict(progress.start), "point": dict(progress.point)},
+        "progress": None if progress is None else {part: dict(getattr(progress, part)) for part in PARTS},
     }
+
+
+def layout(vectors: Mapping[str, VectorPair], base: Optimizer) -> list[list[str]]:
+    """What each place of each parameter group holds, in words.
+
+    torch keys an optimizer's state by place, so a state that is loaded into another order gives momenta to the wrong
+    vectors. Parameters that are not routed have no name here; two of them that have the same shape look alike.
+    """
+    named = {
+        id(vector): f"the {role} vector of {name}"
+        for name, pair in vectors.items()
+        for role, vector in zip(VectorPair._fields, pair, strict=True)
+    }
+    return [
+        [f"{named.get(id(p), 'a parameter that is not routed')} {tuple(p.shape)}" for p in group["params"]]
+        for group in base.param_groups
+    ]
 
 
 def unpacked(
@@ -55,7 +68,8 @@ def unpacked(
     """The basis and the progress of a state dict, on the devices of the vectors, after every check; changes nothing.
 
     Raises:
-        StateMismatchError: no routing state, another version, other settings, names, shapes or parameter groups.
+        StateMismatchError: no routing state, another version, something missing, or other settings, names, shapes,
+            parameter groups or order of parameters.
     """
     saved = state.get(KEY)
     if not isinstance(saved, Mapping):
@@ -65,49 +79,100 @@ def unpacked(
         )
     if saved.get("version") != VERSION:
         raise StateMismatchError(f"The state has version {saved.get('version')}, not {VERSION}; {START_AGAIN}.")
+    _check_present("state", state, ("state", "param_groups"))
+    _check_present("routing part", saved, ("settings", "layout", "basis", "progress"))
     _check_settings(saved["settings"], routing.settings())
-    if set(saved["names"]) != set(vectors):
-        differing = sorted(set(saved["names"]) ^ set(vectors))
-        raise StateMismatchError(f"{differing[0]} is only on one side of state and optimizer; {START_AGAIN}.")
+    _check_layout(saved["layout"], layout(vectors, base))
     _check_groups(state["param_groups"], base.param_groups)
-    device = next(iter(vectors.values())).deployed.device
-    try:
-        rows = {name: V.to(device) for name, V in saved["basis"]["rows"].items()}
-        precision = PRECISIONS[saved["basis"]["precision"]]
-        basis = Basis(rows, fingerprints=saved["basis"]["fingerprints"], precision=precision)
-        check_fit(vectors, basis, fingerprints)
-    except (BasisError, BindingError) as error:
-        raise StateMismatchError(f"The saved basis does not fit the vectors: {error}") from error
+    basis = _basis(saved["basis"], vectors, fingerprints)
     if saved["progress"] is None:
         return basis, None
-    parts = {part: _placed(part, saved["progress"][part], vectors) for part in ("start", "point")}
+    _check_present("progress", saved["progress"], PARTS)
+    elsewhere = list(vectors) if routing.moves_the_point else []
+    wanted = {
+        "start": list(vectors),
+        "point": elsewhere,
+        "deployed": elsewhere,
+        "quarantine": elsewhere if routing.intervention == "route" else [],
+    }
+    parts = {part: _placed(part, saved["progress"][part], vectors, wanted[part]) for part in PARTS}
     return basis, Progress(**parts)
 
 
-def _check_settings(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+def _check_present(where: str, saved: Any, keys: Collection[str]) -> None:
+    if not isinstance(saved, Mapping):
+        raise StateMismatchError(f"The {where} is a {type(saved).__name__} and no dict; save the state again.")
+    missing = [key for key in keys if key not in saved]
+    if missing:
+        raise StateMismatchError(f"The {where} has no {missing[0]!r}; save the state again, and load all of it.")
+
+
+def _check_settings(saved: Any, present: Mapping[str, Any]) -> None:
+    _check_present("settings", saved, present)
     for name, value in present.items():
-        if saved.get(name) != value:
+        if saved[name] != value:
             raise StateMismatchError(
-                f"The state was saved with {name}={saved.get(name)!r} and this optimizer has {value!r}; {START_AGAIN}."
+                f"The state was saved with {name}={saved[name]!r} and this optimizer has {value!r}; {START_AGAIN}."
             )
 
 
-def _check_groups(saved: list[dict[str, Any]], present: list[dict[str, Any]]) -> None:
-    sizes = [len(group["params"]) for group in saved], [len(group["params"]) for group in present]
-    if sizes[0] != sizes[1]:
+def _check_layout(saved: Any, present: list[list[str]]) -> None:
+    try:
+        theirs, ours = _places(saved), _places(present)
+    except TypeError:
+        raise StateMismatchError("The layout is no list of lists; save the state again.") from None
+    for group, place in sorted(theirs.keys() | ours.keys()):
+        sides = [side.get((group, place), "nothing") for side in (theirs, ours)]
+        if sides[0] != sides[1]:
+            raise StateMismatchError(
+                f"At place {place} of parameter group {group} the state has {sides[0]} and the base optimizer "
+                f"{sides[1]}; {START_AGAIN}, its parameters in the same order."
+            )
+
+
+def _places(layout: list[list[str]]) -> dict[tuple[int, int], str]:
+    return {(i, j): what for i, group in enumerate(layout) for j, what in enumerate(group)}
+
+
+def _check_groups(saved: Any, present: list[dict[str, Any]]) -> None:
+    try:
+        sizes = [len(group["params"]) for group in saved]
+    except (KeyError, TypeError):
+        raise StateMismatchError("Its param_groups are no list of parameter groups; save the state again.") from None
+    expected = [len(group["params"]) for group in present]
+    if sizes != expected:
         raise StateMismatchError(
-            f"The state has parameter groups of {sizes[0]} tensors and the base optimizer of {sizes[1]}; {START_AGAIN}."
+            f"The state has parameter groups of {sizes} tensors and the base optimizer of {expected}; {START_AGAIN}."
         )
 
 
-def _placed(part: str, saved: Mapping[str, Tensor], vectors: Mapping[str, VectorPair]) -> dict[str, Tensor]:
+def _basis(saved: Any, vectors: Mapping[str, VectorPair], fingerprints: Mapping[str, str] | None) -> Basis:
+    _check_present("saved basis", saved, ("rows", "fingerprints", "precision"))
+    if saved["precision"] not in PRECISIONS:
+        raise StateMismatchError(f"The saved basis is of precision {saved['precision']!r}; save the state again.")
+    device = next(iter(vectors.values())).deployed.device
+    try:
+        rows = Basis(saved["rows"], fingerprints=saved["fingerprints"], precision=PRECISIONS[saved["precision"]])
+        basis = rows.to(device=device)
+        check_fit(vectors, basis, fingerprints)
+    except (BasisError, BindingError) as error:
+        raise StateMismatchError(f"The saved basis does not fit the vectors: {error}") from error
+    return basis
+
+
+def _placed(part: str, saved: Any, vectors: Mapping[str, VectorPair], wanted: Collection[str]) -> Values:
+    """Copies on the devices of the vectors, in their order."""
+    _check_present(f"saved {part}", saved, wanted)
+    stray = [name for name in saved if name not in wanted]
+    if stray:
+        raise StateMismatchError(f"{stray[0]}: the saved {part} has it and this optimizer has not; {START_AGAIN}.")
     placed = {}
-    for name, value in saved.items():
-        deployed = vectors[name].deployed if name in vectors else None
-        if deployed is None or (value.shape, value.dtype) != (deployed.shape, deployed.dtype):
-            wanted = "no such vector" if deployed is None else f"{tuple(deployed.shape)} of {deployed.dtype}"
+    for name in wanted:
+        value, deployed = saved[name], vectors[name].deployed
+        if not isinstance(value, Tensor) or (value.shape, value.dtype) != (deployed.shape, deployed.dtype):
+            found = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
             raise StateMismatchError(
-                f"{name}: the saved {part} is {tuple(value.shape)} of {value.dtype}, the model has {wanted}; "
+                f"{name}: the saved {part} is {found}, the model has {tuple(deployed.shape)} of {deployed.dtype}; "
                 f"{START_AGAIN}."
             )
         placed[name] = value.to(deployed.device, copy=True, memory_format=torch.preserve_format)

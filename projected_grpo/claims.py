@@ -51,7 +51,7 @@ def guarantees(
         equal_hyperparameters: whether both vectors of each pair are stepped with the same options.
     """
     if intervention == "none":
-        return dict.fromkeys(get_args(Guarantee), Claim(True, "nothing is split: the step is the base optimizer's"))
+        return _nothing_split()
     one_point = space != "gradient"
     clips: ClipPolicy | None = clip if max_norm_set else None
     claims: dict[Guarantee, Claim] = {
@@ -66,6 +66,13 @@ def guarantees(
         claims["keeps_sum"] = Claim(False, "erase drops what it removes")
         claims["span"] = Claim(True, "inertness: without a gradient the quarantine never moves")
     return claims
+
+
+def _nothing_split() -> dict[Guarantee, Claim]:
+    kept = Claim(True, "nothing is split: the step is the base optimizer's")
+    leaks = Claim(False, "nothing is split, so updates go where the loss points, hack-ward or not")
+    leaky = ("no_update_leak", "no_displacement_leak")
+    return {name: leaks if name in leaky else kept for name in get_args(Guarantee)}
 
 
 def _keeps_sum(

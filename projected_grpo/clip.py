@@ -21,8 +21,6 @@ from torch import Tensor
 from projected_grpo.norms import global_norm
 from projected_grpo.split import GroupedSplit, Stack
 
-__all__ = ["ClipPolicy", "Fed", "clip_factor", "clip_unsplit", "global_norm", "split_and_clip"]
-
 ClipPolicy = Literal["before", "joint", "separate", "deployed_only"]
 Gradients = dict[str, Tensor]
 
@@ -30,11 +28,14 @@ Gradients = dict[str, Tensor]
 def clip_factor(norm: Float[Tensor, ""], max_norm: float | None) -> Float[Tensor, ""]:
     """min(1, max_norm / norm): exactly 1 up to the limit, and without torch's 1e-6 in the denominator.
 
+    NaN where the norm is NaN or has overflowed: a factor of 0 would drop the gradients without a word.
+
     Stays on the device of `norm`, without a synchronisation.
     """
     if max_norm is None:
         return torch.ones_like(norm)
-    return torch.clamp(max_norm / norm, max=1.0)
+    factor = torch.clamp(max_norm / norm, max=1.0)
+    return torch.where(torch.isfinite(norm), factor, torch.full_like(factor, torch.nan))
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Fed:
 
 
 def clip_unsplit(g: Mapping[str, Tensor], others: Sequence[Tensor], norm: Tensor, max_norm: float | None) -> Fed:
-    """Scales g and the others to the limit by their common norm; the tensors themselves where there is no limit."""
+    """Scales g and the others to the limit by their common norm; the very tensors where there is no limit."""
     if max_norm is None:
         return Fed(dict(g), {}, list(others), [])
     factor = clip_factor(norm, max_norm)
@@ -78,7 +79,7 @@ def split_and_clip(
         split: the basis and the rule.
         route: whether the removed part is fed to the quarantine, or dropped (erase).
 
-    The tensors that come in are never written to.
+    The tensors that come in are never written to; some may be handed on as they are.
     """
     rest = list(others)
     if clip == "before" and max_norm is not None:

@@ -8,14 +8,13 @@ The relu comes before the sum, so that opposite coefficients don't cancel.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from projected_grpo.clip import Fed
 from projected_grpo.norms import global_norm
 from projected_grpo.split import GroupedSplit, Stack
 
@@ -57,11 +56,13 @@ class Diagnostics:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What a step leaves behind to be looked at later; tensors only, nothing computed yet."""
+    """What a step leaves behind to be looked at later: tensors of its own, which nothing else writes into."""
 
     accumulated: list[Stack]  # g and V g
-    fed: Fed
+    fed: list[Stack]  # what the deployed vectors were fed, and its coefficients
     norm_pre_clip: Float[Tensor, ""]
+    norm_post_clip: Float[Tensor, ""]
+    moved: Collection[str]  # modules that had a gradient
     before: Mapping[str, Tensor]  # module → deployed (r,), before the step
     start: Mapping[str, Tensor]  # module → deployed (r,), before the first step
     split: GroupedSplit  # the one in force at the step
@@ -76,14 +77,14 @@ class StepRecord:
             hackward_share(self.accumulated),
             fired,
             self.norm_pre_clip,
-            self.fed.norm(),
-            hackward_share(self.split.project(self.fed.deployed)),
+            self.norm_post_clip,
+            hackward_share(self.fed),
             hackward_share(self.split.project(update)),
             hackward_share(self.split.project(displacement)),
         ]
         home = self.norm_pre_clip.device
         cos_pre, fired_axes, pre, post, *shares = torch.stack([n.to(home, torch.float64) for n in numbers]).tolist()
-        axes, r = self.split.axes(self.fed.deployed)
+        axes, r = self.split.axes(self.moved)
         return Diagnostics(
             cos_pre=cos_pre,
             cos_pre_null=math.sqrt(axes / (2 * r)) if r else 0.0,

@@ -56,6 +56,10 @@ class SettingError(ProjectedGRPOError):
     """A setting has a value that means nothing: an unknown name, or a number out of range."""
 
 
+class ArgumentTypeError(ProjectedGRPOError, TypeError):
+    """An argument is of a type that cannot be meant."""
+
+
 class UnsupportedCombinationError(ProjectedGRPOError):
     """Settings that are fine one by one and meaningless together."""
 
@@ -97,8 +101,24 @@ class UnmeasurableOptimizerError(ProjectedGRPOError):
 
 
 class NonFiniteGradientError(ProjectedGRPOError):
-    """A gradient holds NaN or infinity; nothing was changed."""
+    """A gradient holds NaN or infinity, or the norm of all of them does; nothing was changed."""
+
+
+class NonFiniteVectorError(ProjectedGRPOError):
+    """A trained vector holds NaN or infinity; nothing was changed."""
+
+
+class OutsideWriteError(ProjectedGRPOError):
+    """Something other than the optimizer changed a vector that its next step would overwrite; nothing was changed."""
+
+
+class InterruptedStepError(ProjectedGRPOError):
+    """An earlier step failed halfway, so the base optimizer's state belongs to no step."""
 
 
 class StateMismatchError(ProjectedGRPOError):
-    """A saved optimizer state belongs to other settings, names or shapes; nothing was changed."""
+    """A saved optimizer state belongs to other settings, names, shapes or order; nothing was changed."""
+
+
+class NotCopyableError(ProjectedGRPOError, TypeError):
+    """An optimizer was to be copied or pickled, which would part it from the parameters that it steps."""

@@ -12,28 +12,29 @@ the first alone. `space` says what is split along the hack basis:
 What each combination guarantees is printed by `RoutedOptimizer.explain`.
 """
 
-import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from projected_grpo import checkpoint
 from projected_grpo.basis import Basis
 from projected_grpo.binding import check_fit, fingerprints_of, vectors_of
-from projected_grpo.checkpoint import Progress
 from projected_grpo.claims import Claim, Guarantee, claims_of, explanation
-from projected_grpo.clip import ClipPolicy, Fed, clip_unsplit, global_norm, split_and_clip
+from projected_grpo.clip import ClipPolicy, Fed, clip_unsplit, split_and_clip
 from projected_grpo.diagnostics import Diagnostics, StepRecord
-from projected_grpo.posthoc import combined
-from projected_grpo.preconditions import check_base, check_finite, parameters_of
-from projected_grpo.probes import Measurement
+from projected_grpo.errors import InterruptedStepError
+from projected_grpo.gradients import Found, drop_on_arrival, find, lent
+from projected_grpo.norms import global_norm
+from projected_grpo.preconditions import check_base, check_finite
+from projected_grpo.probes import MeasureOnce
+from projected_grpo.progress import Progress, Values, at_the_start, copied, write
 from projected_grpo.routing import Intervention, Routing, Space
 from projected_grpo.split import DEFAULT_RULE, GroupedSplit, SplitRule
-from projected_grpo.vectors import VectorPair
+from projected_grpo.vectors import VectorSource
 from projected_grpo.wrapper import Wrapper
 
 
@@ -47,9 +48,10 @@ class RoutedOptimizer(Wrapper):
     would count them twice. Clipping there instead of by max_norm is the policy `before`.
 
     Outside gradient space one optimizer moves the combined point, which it finds in the deployed vector; there a
-    deployed vector without a gradient has an update of zero. Training starts where the vectors are at the first step;
-    what else moves them later (an average of weights, a reload) is overwritten by the next step, so load a state
-    together with the vectors that it belongs to.
+    deployed vector without a gradient has an update of zero. Training starts where the vectors are at the first step.
+    A later step would overwrite what else has moved them meanwhile (an average of weights, a reload), so it is refused
+    unless they hold what the last step wrote. A state that is loaded brings along what that was; whether the model or
+    the optimizer is loaded first makes no difference, for the values are compared at the next step.
 
     `state`, `param_groups` and `defaults` are base's own objects, so learning-rate schedulers, accelerate and
     transformers' Trainer work on either. Step hooks of either fire once a step; torch's global ones fire for both.
@@ -57,17 +59,20 @@ class RoutedOptimizer(Wrapper):
     Arguments:
         base: any optimizer that holds the deployed vectors, and under route the quarantine vectors. Other parameters
             in it are stepped as always, and count with the deployed set in global norms.
-        vectors: module name → VectorPair of (r,) parameters, or an adapted model.
+        vectors: module name → VectorPair, or a plain pair, of (r,) parameters; or an adapted model.
         basis: the hack basis; modules that it doesn't name keep all of their gradient.
         intervention, space, clip, max_norm, rule: see `Routing`.
 
     Raises:
         SettingError, UnsupportedCombinationError: the settings mean nothing, alone or together.
         BindingError, StaleBasisError: basis and vectors don't fit.
+        ArgumentTypeError: base, vectors or basis is of another type.
+        FingerprintMismatchError: the weights of an adapted model have changed since it was adapted.
         VectorNotOptimizedError: base does not hold a vector.
         ClosureOptimizerError: base needs a closure.
 
-    >>> pair = VectorPair(nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2)))
+    >>> from projected_grpo import VectorPair
+    >>> pair = VectorPair(torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2)))
     >>> base = torch.optim.SGD([*pair], lr=1.0)
     >>> routed = RoutedOptimizer(base, {"proj": pair}, Basis({"proj": torch.tensor([[1.0, 0.0]])}))
     >>> ((pair.deployed + pair.quarantine) @ torch.tensor([3.0, 4.0])).backward()
@@ -79,7 +84,7 @@ class RoutedOptimizer(Wrapper):
     def __init__(
         self,
         base: Optimizer,
-        vectors: Mapping[str, VectorPair] | nn.Module,
+        vectors: VectorSource,
         basis: Basis,
         *,
         intervention: Intervention = "route",
@@ -91,17 +96,16 @@ class RoutedOptimizer(Wrapper):
         super().__init__(base)
         self.routing = Routing(intervention=intervention, space=space, clip=clip, max_norm=max_norm, rule=rule)
         self.vectors = vectors_of(vectors)
-        self._fingerprints = fingerprints_of(vectors)
+        self._source = vectors
+        self._deployed = {name: pair.deployed for name, pair in self.vectors.items()}
+        self._quarantine = {name: p for name, pair in self.vectors.items() if (p := pair.quarantine) is not None}
         self._progress: Progress | None = None
         self._record: StepRecord | None = None
-        self._measurement = Measurement()
-        self._routed = {id(vector) for pair in self.vectors.values() for vector in pair}
+        self._interrupted = False
+        self._measured = MeasureOnce()
         self.refresh(basis)
         check_base(base, self.vectors, self.routing)
-        clear = _clearing_hook(self)
-        for pair in self.vectors.values():
-            if pair.quarantine is not None and pair.quarantine.requires_grad:
-                pair.quarantine.register_post_accumulate_grad_hook(clear)  # type: ignore[no-untyped-call]
+        drop_on_arrival(self.vectors, self)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -114,59 +118,47 @@ class RoutedOptimizer(Wrapper):
             What the closure returned, or None.
 
         Raises:
-            NonFiniteGradientError: names the first gradient with NaN or infinity. Nothing was changed, and the next
-                step starts from the same state.
+            NonFiniteGradientError: names the first gradient with NaN or infinity, or says that their norm overflows.
+            OutsideWriteError: names the first vector that isn't what the last step or a loaded state left.
+            InterruptedStepError: an earlier step failed inside base.step().
 
-        Whatever base.step() raises passes through, with all vectors and gradients back at what they were.
+        After the first two nothing was changed, and the next step starts from the same state.
+
+        Whatever base.step() raises passes through. All vectors and gradients are then what they were, but the state of
+        base and the parameters that are not routed are wherever base had got to, for copying them at every step could
+        double the memory. So the optimizer refuses to step on, or to be saved, until a state has been loaded; load the
+        vectors and the parameters that are not routed with it.
         """
+        self._check_whole()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for _, p in self._quarantines():
-            p.grad = None
-        deployed = {name: pair.deployed for name, pair in self.vectors.items() if pair.deployed.grad is not None}
-        others = [p for p in parameters_of(self.base) if p.grad is not None and id(p) not in self._routed]
-        if not deployed:  # perhaps because something has replaced the Parameter objects since
+        found = find(self.vectors, self.base)
+        if not found.g:  # perhaps because something has replaced the Parameter objects since
             check_base(self.base, self.vectors, self.routing)
-        g = {name: p.grad for name, p in deployed.items() if p.grad is not None}
-        other_gradients = [p.grad for p in others if p.grad is not None]
-        norm = global_norm(g.values(), other_gradients)
-        if not torch.isfinite(norm):
-            check_finite(g, other_gradients)
+        norm = global_norm(found.g.values(), found.other_gradients)
+        fed = self._fed(found, norm)
+        norm_fed = fed.norm()
+        check_finite(found.g, found.other_gradients, norm, norm_fed)
+        progress = self._progress or at_the_start(self.vectors, self.routing)
+        progress.check_untouched(self.vectors)
 
-        fed = self._fed(g, other_gradients, norm)
-        accumulated = fed.accumulated or self._split.project(g)
-        progress = self._progress or self._at_the_start()
-        before = {name: pair.deployed.clone() for name, pair in self.vectors.items()}
-        quarantined = {name: p.clone() for name, p in self._quarantines()}
-        loans = [(p, fed.deployed[name]) for name, p in deployed.items()]
-        loans += [
-            (p, gradient) for name, p in self._quarantines() if (gradient := fed.quarantine.get(name)) is not None
-        ]
-        loans += list(zip(others, fed.others, strict=True))
-        try:
-            with _lent(loans):
-                if self.routing.moves_the_point:
-                    progress = self._step_at_the_point(progress, before, quarantined)
-                else:
-                    self.base.step()
-        except BaseException:
-            for name, pair in self.vectors.items():
-                pair.deployed.copy_(before[name])
-            for name, p in self._quarantines():
-                p.copy_(quarantined[name])
-            raise
-        self._progress = progress
-        self._record = StepRecord(accumulated, fed, norm, before, progress.start, self._split)
+        before = copied(self._deployed)
+        accumulated = fed.accumulated or self._split.project(found.g)
+        seen = self._split.project(fed.deployed)  # before base may write into it
+        with self._vectors_kept_on_failure(before), lent(found.loans(fed)):
+            self._progress = self._stepped(progress)
+        self._record = StepRecord(accumulated, seen, norm, norm_fed, list(found.g), before, progress.start, self._split)
         return loss
 
-    def _fed(self, g: dict[str, Tensor], others: list[Tensor], norm: Tensor) -> Fed:
+    def _fed(self, found: Found, norm: Tensor) -> Fed:
+        """Clips, and in gradient space splits, what was found."""
         if self.routing.intervention == "none" or self.routing.moves_the_point:
-            return clip_unsplit(g, others, norm, self.routing.max_norm)
+            return clip_unsplit(found.g, found.other_gradients, norm, self.routing.max_norm)
         return split_and_clip(
-            g,
-            others,
+            found.g,
+            found.other_gradients,
             norm,
             self._split,
             clip=self.routing.clip,
@@ -174,35 +166,35 @@ class RoutedOptimizer(Wrapper):
             route=self.routing.intervention == "route",
         )
 
-    def _at_the_start(self) -> Progress:
-        start = {name: pair.deployed.detach().clone() for name, pair in self.vectors.items()}
+    def _stepped(self, progress: Progress) -> Progress:
+        """Base steps once: where the vectors are, or at the point, whose parts are then written to them."""
         if not self.routing.moves_the_point:
-            return Progress(start, {})
-        if self.routing.intervention == "erase":
-            return Progress(start, dict(start))
-        return Progress(start, {name: combined(pair) for name, pair in self.vectors.items()})
-
-    def _step_at_the_point(
-        self, progress: Progress, deployed: Mapping[str, Tensor], quarantine: Mapping[str, Tensor]
-    ) -> Progress:
-        """Base steps once, at the combined point on the unsplit gradient; then the parts are written.
-
-        update:        deployed -= kept(-Δ),  quarantine -= removed(-Δ),  Δ the change of the point
-        displacement:  deployed = start - kept(-T),  quarantine = -removed(-T),  T the point minus the start
-        """
-        for name, pair in self.vectors.items():
-            pair.deployed.copy_(progress.point[name])
+            self.base.step()
+            return progress
+        write(self._deployed, progress.point)
         self.base.step()
-        point = {name: pair.deployed.clone() for name, pair in self.vectors.items()}
-        by_update = self.routing.space == "update"
-        origin = progress.point if by_update else progress.start
-        parts = self._split({name: origin[name] - point[name] for name in point})
-        for name, pair in self.vectors.items():
-            pair.deployed.copy_((deployed if by_update else origin)[name] - parts.kept[name])
-        if self.routing.intervention == "route":
-            for name, p in self._quarantines():
-                p.copy_(quarantine[name] - parts.removed[name] if by_update else -parts.removed[name])
-        return Progress(progress.start, point)
+        progress = progress.moved_to(copied(self._deployed), self._split, self.routing)
+        write(self._deployed, progress.deployed)
+        write(self._quarantine, progress.quarantine)
+        return progress
+
+    @contextmanager
+    def _vectors_kept_on_failure(self, deployed: Values) -> Iterator[None]:
+        quarantine = copied(self._quarantine)
+        try:
+            yield
+        except BaseException:
+            self._interrupted = True
+            write(self._deployed, deployed)
+            write(self._quarantine, quarantine)
+            raise
+
+    def _check_whole(self) -> None:
+        if self._interrupted:
+            raise InterruptedStepError(
+                f"An earlier step failed inside {type(self.base).__name__}.step(), so its state belongs to no step; "
+                "load a checkpoint, the vectors and the optimizer's state, and go on from there."
+            )
 
     def refresh(self, basis: Basis) -> None:
         """Replaces the basis from the next step on.
@@ -212,33 +204,36 @@ class RoutedOptimizer(Wrapper):
         space the momenta still carry what the old basis let through.
 
         Raises:
-            BindingError, StaleBasisError: the basis does not fit; the old one stays.
+            ArgumentTypeError, BindingError, StaleBasisError: the basis does not fit; the old one stays.
+            FingerprintMismatchError: the weights of an adapted model have changed, which costs a pass over them.
         """
-        check_fit(self.vectors, basis, self._fingerprints)
+        check_fit(self.vectors, basis, fingerprints_of(self._source))
+        self._use(basis)
+
+    def _use(self, basis: Basis) -> None:
         self._split = GroupedSplit(basis, self.routing.rule)
         self.basis = basis
 
     def diagnostics(self) -> Diagnostics:
         """What the last step did, computed now, with one synchronisation with the device.
 
-        To be called before anything else moves the deployed vectors. Of a base that overwrites the gradients that it
-        is given, the norm and share of the fed gradient are those of what it left.
+        To be called before anything else moves the deployed vectors.
         """
         if self._record is None:
             return Diagnostics()
-        return self._record.read({name: pair.deployed.detach() for name, pair in self.vectors.items()})
+        return self._record.read({name: p.detach() for name, p in self._deployed.items()})
 
     def explain(self) -> str:
         """A table of what this configuration guarantees, each with its theorem or the hypothesis that is missing.
 
         What the base optimizer is (linear, coupled, …) is measured on small probe vectors, once.
         """
-        measured = self._measurement.of(self.base, self._routed)
+        measured = self._measured.of(self.base, self._routed())
         return explanation(self.routing, measured, equal_hyperparameters=self._equal_hyperparameters())
 
     def guarantees(self) -> dict[Guarantee, Claim]:
         """What `explain` prints, as data: guarantee → whether it holds, and why or why not."""
-        measured = self._measurement.of(self.base, self._routed)
+        measured = self._measured.of(self.base, self._routed())
         return claims_of(self.routing, measured, equal_hyperparameters=self._equal_hyperparameters())
 
     def _equal_hyperparameters(self) -> bool:
@@ -250,59 +245,43 @@ class RoutedOptimizer(Wrapper):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of `base`, and under "routing" all else that a bitwise resumption needs; the vectors are the
-        model's to save."""
+        model's to save.
+
+        Raises:
+            InterruptedStepError: an earlier step failed inside base.step().
+        """
+        self._check_whole()
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         state = self.base.state_dict()
-        state[checkpoint.KEY] = checkpoint.packed(self.routing, list(self.vectors), self.basis, self._progress)
+        state[checkpoint.KEY] = checkpoint.packed(self.routing, self.vectors, self.base, self.basis, self._progress)
         for after in self._optimizer_state_dict_post_hooks.values():
             state = after(self, state) or state
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what `state_dict` returned, basis included.
+        """Loads what `state_dict` returned, basis included; load the vectors that belong to it before or after.
 
         Raises:
-            StateMismatchError: the state belongs to other settings, names or shapes; nothing was changed.
+            StateMismatchError: something is missing, or the state belongs to other settings, names, shapes or another
+                order of parameters; nothing was changed. Parameters that are not routed are told apart by shape alone.
+            FingerprintMismatchError: the weights of an adapted model have changed; nothing was changed.
         """
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
-        basis, progress = checkpoint.unpacked(state_dict, self.routing, self.vectors, self.base, self._fingerprints)
+        fingerprints = fingerprints_of(self._source)
+        basis, progress = checkpoint.unpacked(state_dict, self.routing, self.vectors, self.base, fingerprints)
         self.base.load_state_dict({key: value for key, value in state_dict.items() if key != checkpoint.KEY})
-        self.refresh(basis)
-        self._progress, self._record = progress, None
+        self._use(basis)
+        self._progress, self._record, self._interrupted = progress, None, False
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
     def __repr__(self) -> str:
         return f"RoutedOptimizer({self.routing}; {len(self.vectors)} modules; {self.basis!r}; base {self.base!r})"
 
-    def _quarantines(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, pair.quarantine) for name, pair in self.vectors.items() if pair.quarantine is not None)
-
-
-@contextmanager
-def _lent(loans: list[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
-    """Inside the block the parameters have these gradients, and afterwards their own again."""
-    own = [parameter.grad for parameter, _ in loans]
-    try:
-        for parameter, gradient in loans:
-            parameter.grad = gradient
-        yield
-    finally:
-        for (parameter, _), returned in zip(loans, own, strict=True):
-            parameter.grad = returned
-
-
-def _clearing_hook(optimizer: RoutedOptimizer) -> Callable[[Tensor], None]:
-    """Drops a gradient as it arrives, for as long as the optimizer lives."""
-    alive = weakref.ref(optimizer)
-
-    def clear(parameter: Tensor) -> None:
-        if alive() is not None:
-            parameter.grad = None
-
-    return clear
+    def _routed(self) -> set[int]:
+        return {id(vector) for vector in (*self._deployed.values(), *self._quarantine.values())}
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:

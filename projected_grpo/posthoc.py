@@ -9,18 +9,18 @@ routing is claimed to do beyond this, it has to do against this.
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from projected_grpo.basis import Basis
 from projected_grpo.binding import check_fit, fingerprints_of, vectors_of
-from projected_grpo.errors import ShapeMismatchError, UnmatchedNamesError
+from projected_grpo.errors import NonFiniteVectorError, ShapeMismatchError, UnmatchedNamesError
 from projected_grpo.split import DEFAULT_RULE, GroupedSplit, SplitRule
-from projected_grpo.vectors import VectorPair
+from projected_grpo.vectors import VectorPair, VectorSource
 
 
 @torch.no_grad()
 def project_out(
-    vectors: Mapping[str, VectorPair] | nn.Module,
+    vectors: VectorSource,
     basis: Basis,
     *,
     start: Mapping[str, Tensor] | None = None,
@@ -39,7 +39,8 @@ def project_out(
 
     Raises:
         BindingError or StaleBasisError where basis and vectors don't fit; UnmatchedNamesError or ShapeMismatchError
-        where start and vectors don't. Nothing is changed then.
+        where start and vectors don't; NonFiniteVectorError for a displacement with NaN or infinity, of which the split
+        would spread one entry over all. Nothing is changed then.
     """
     pairs = vectors_of(vectors)
     check_fit(pairs, basis, fingerprints_of(vectors))
@@ -54,6 +55,13 @@ def project_out(
                 f"{tuple(pairs[name].deployed.shape)}; pass the vector that it started from."
             )
     displacement = {name: combined(pairs[name]) - start[name] for name in basis}
+    for name, T in displacement.items():
+        bad = int((~torch.isfinite(T)).sum())
+        if bad:
+            raise NonFiniteVectorError(
+                f"{name}: {bad} of {T.numel()} entries of what was learned are NaN or infinite; nothing was changed, "
+                "so load vectors from before they were."
+            )
     parts = GroupedSplit(basis, rule)({name: -T for name, T in displacement.items()})
     for name in basis:
         deployed, quarantine = pairs[name]

@@ -58,12 +58,20 @@ def check_base(base: Optimizer, vectors: Mapping[str, VectorPair], routing: Rout
         )
 
 
-def check_finite(g: Mapping[str, Tensor], others: Sequence[Tensor]) -> None:
-    """Refuses NaN and infinity; silent where only the norm of finite gradients is infinite.
+def check_finite(g: Mapping[str, Tensor], others: Sequence[Tensor], *norms: Tensor) -> None:
+    """Refuses gradients whose norms are not finite, with one synchronisation.
+
+    Arguments:
+        g, others: the gradients that were found, for the error's text.
+        norms: 0-dimensional, of all gradients and of what becomes of them.
 
     Raises:
-        NonFiniteGradientError: names the first module, or the place among the parameters that are not routed.
+        NonFiniteGradientError: names the first module, or the place among the parameters that are not routed, with NaN
+            or infinity; or says that the norm overflows.
     """
+    home = norms[0].device
+    if bool(torch.isfinite(torch.stack([norm.to(home) for norm in norms])).all()):
+        return
     named = [*g.items(), *((f"unrouted parameter {i}", gradient) for i, gradient in enumerate(others))]
     for name, gradient in named:
         values = gradient.coalesce().values() if gradient.is_sparse else gradient
@@ -73,3 +81,7 @@ def check_finite(g: Mapping[str, Tensor], others: Sequence[Tensor]) -> None:
                 f"{name}: {bad} of {values.numel()} entries of its gradient are NaN or infinite; nothing was changed, "
                 "so drop this batch (zero_grad) and go on, or lower the learning rate."
             )
+    raise NonFiniteGradientError(
+        "Every gradient is finite, but the norm of all of them, or of their parts after the split, overflows; nothing "
+        "was changed, so scale the loss down."
+    )

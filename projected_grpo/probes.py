@@ -67,7 +67,7 @@ def measure(base: Optimizer, parameters: Collection[int] | None = None) -> Measu
         ) from error
 
 
-class Measurement:
+class MeasureOnce:
     """Measures once, and again when hyperparameters other than the learning rate have changed."""
 
     def __init__(self) -> None:

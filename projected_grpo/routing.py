@@ -1,12 +1,11 @@
 """The settings of a routed step, and which combinations mean something."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from projected_grpo.clip import ClipPolicy
 from projected_grpo.errors import SettingError, UnsupportedCombinationError
-from projected_grpo.split import DEFAULT_RULE, SplitRule
+from projected_grpo.split import DEFAULT_RULE, SplitRule, finite_and_positive
 
 Intervention = Literal["none", "erase", "route"]
 Space = Literal["gradient", "update", "displacement"]
@@ -24,7 +23,7 @@ class Routing:
         rule: gate, overshoot and preserve_magnitude of the split.
 
     Raises:
-        SettingError: an unknown name, or a max_norm that is not finite and positive.
+        SettingError: an unknown name, a max_norm that is not finite and positive, or a rule that is none.
         UnsupportedCombinationError: a clip other than before outside gradient space.
     """
 
@@ -42,8 +41,12 @@ class Routing:
         ):
             if value not in allowed:
                 raise SettingError(f"{what} is {value!r}; it must be one of {', '.join(allowed)}.")
-        if self.max_norm is not None and not (math.isfinite(self.max_norm) and self.max_norm > 0):
-            raise SettingError(f"max_norm is {self.max_norm!r}; it must be a finite number above 0, or None.")
+        if self.max_norm is not None:
+            if not finite_and_positive(self.max_norm):
+                raise SettingError(f"max_norm is {self.max_norm!r}; it must be a finite number above 0, or None.")
+            object.__setattr__(self, "max_norm", float(self.max_norm))  # a checkpoint reads back plain numbers only
+        if not isinstance(self.rule, SplitRule):
+            raise SettingError(f"rule is {self.rule!r}; it must be a SplitRule, for instance SplitRule(overshoot=1.1).")
         if self.space != "gradient" and self.clip != "before":
             raise UnsupportedCombinationError(
                 f"clip={self.clip!r} has no meaning in {self.space} space, where one unsplit gradient is clipped; "

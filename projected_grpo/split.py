@@ -22,8 +22,9 @@ Nothing overflows unless an entry of a part has no representation itself, as in 
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -51,13 +52,19 @@ class SplitRule:
     def __post_init__(self) -> None:
         if self.gate not in get_args(Gate):
             raise SettingError(f"gate is {self.gate!r}; it must be one of {', '.join(get_args(Gate))}.")
-        if not (math.isfinite(self.overshoot) and self.overshoot > 0):
+        if not finite_and_positive(self.overshoot):
             raise SettingError(f"overshoot is {self.overshoot!r}; it must be a finite number above 0.")
+        object.__setattr__(self, "overshoot", float(self.overshoot))  # a checkpoint reads back plain numbers only
 
     @property
     def strength(self) -> float:
         """How much of a coefficient that passes the gate is removed: 1 is all of it, above 1 is more than there is."""
         return 2 * self.overshoot if self.gate == "reverse" else self.overshoot
+
+
+def finite_and_positive(value: object) -> bool:
+    """Whether a setting is a number that a limit or a factor can have."""
+    return isinstance(value, Real) and 0 < float(value) < math.inf
 
 
 DEFAULT_RULE = SplitRule()
@@ -74,7 +81,8 @@ class SplitResult(NamedTuple):
 def split(g: Tensor, V: Tensor, *, rule: SplitRule = DEFAULT_RULE) -> SplitResult:
     """Splits the gradient g (r,) of one module along its basis V (k, r).
 
-    Returns kept (r,) and removed (r,) in g's dtype, and the coefficients (k,) in the working dtype.
+    Returns kept (r,) and removed (r,) in g's dtype, and the coefficients (k,) in the working dtype. Plain arithmetic:
+    NaN and infinity in g are not refused here, and spread over both parts.
 
     Raises:
         ShapeMismatchError: g is no vector, V no matrix, or their lengths differ.
@@ -131,7 +139,7 @@ class _Group(NamedTuple):
     dtype: torch.dtype  # of the vectors; V is in its working dtype
     V: Tensor  # (m, k, r), zero rows below each module's own
 
-    def present(self, vectors: Mapping[str, Tensor]) -> "_Group":
+    def present(self, vectors: Collection[str]) -> "_Group":
         """The group without the modules that have no vector this time."""
         if all(name in vectors for name in self.names):
             return self
@@ -218,7 +226,7 @@ class GroupedSplit:
         stacked = [(group.stack(vectors), group.V) for group in groups]
         return [Stack(x, coefficients(x, V)) for x, V in stacked]
 
-    def axes(self, vectors: Mapping[str, Tensor]) -> tuple[int, int]:
+    def axes(self, vectors: Collection[str]) -> tuple[int, int]:
         """(Σk, Σr) over the modules among `vectors` that have rows; k counts the rows that aren't zero."""
         groups = [group.present(vectors) for group in self._groups]
         k = sum(int(group.V.any(dim=-1).sum()) for group in groups)

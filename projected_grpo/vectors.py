@@ -1,5 +1,6 @@
 """The two trainable vectors of one adapted module, as everything in this package sees them."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import nn
@@ -10,3 +11,7 @@ class VectorPair(NamedTuple):
 
     deployed: nn.Parameter
     quarantine: nn.Parameter | None
+
+
+# What callers hand in: module name -> (deployed, quarantine), a plain tuple or a VectorPair; or an adapted model.
+VectorSource = Mapping[str, tuple[nn.Parameter, nn.Parameter | None]] | nn.Module

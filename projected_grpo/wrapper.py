@@ -1,8 +1,10 @@
 """An optimizer that fronts for another: what schedulers and trainers look at is the other's own."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 from torch.optim import Optimizer
+
+from projected_grpo.errors import ArgumentTypeError, NotCopyableError
 
 
 class Wrapper(Optimizer):
@@ -13,9 +15,19 @@ class Wrapper(Optimizer):
     """
 
     def __init__(self, base: Optimizer) -> None:
+        if not isinstance(base, Optimizer):
+            raise ArgumentTypeError(
+                f"base is a {type(base).__name__}; pass a constructed optimizer, for instance torch.optim.AdamW(...)."
+            )
         self.base = base
         # Not Optimizer.__init__, which would build parameter groups of its own; this only sets up the hooks.
         self.__setstate__({})
+
+    def __getstate__(self) -> NoReturn:  # copy.copy, copy.deepcopy and pickle all ask for it
+        raise NotCopyableError(
+            f"A {type(self).__name__} can't be copied or pickled, for the copy would step parameters that no model "
+            "holds; save its state_dict() and load that into one that is built on the other model."
+        )
 
     @property
     def state(self) -> Any:

@@ -1,8 +1,10 @@
 """Small routed vectors, a basis and a fixed sequence of gradients, for the tests of the routed optimizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -61,6 +63,24 @@ def take(optimizer: Optimizer, pairs: Pairs, steps: range, *, without: str | Non
 
 def values(pairs: Pairs) -> dict[str, list[Tensor]]:
     return {name: [v.detach().clone() for v in pair if v is not None] for name, pair in pairs.items()}
+
+
+@torch.no_grad()
+def load(pairs: Pairs, saved: dict[str, list[Tensor]]) -> None:
+    """Writes what `values` returned."""
+    for name, vectors in saved.items():
+        for vector, value in zip((v for v in pairs[name] if v is not None), vectors, strict=True):
+            vector.copy_(value)
+
+
+@contextmanager
+def unchecked_types() -> Iterator[None]:
+    """Inside the block the package's own errors show, not beartype's, which real callers don't have."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def same_bits(a: dict[str, list[Tensor]], b: dict[str, list[Tensor]]) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from projected_grpo.adapter import (
     AdapterConfigError,
     AdapterStateError,
+    FingerprintMismatchError,
     Linear,
     SVDRoutingConfig,
     ablate_quarantine,
@@ -433,6 +434,33 @@ def test_vectors_and_fingerprints_go_by_the_base_models_names() -> None:
     assert routed_vectors(layer)["0"].quarantine is layer.quarantine
     assert fingerprints(layer) == {"0": fingerprint(layer.base_layer.weight)}
     assert routed_vectors(adapted(quarantine=False))["0"].quarantine is None
+
+
+def _write(layer: Linear) -> None:
+    with torch.no_grad():
+        layer.base_layer.weight.copy_(torch.randn_like(layer.base_layer.weight))
+
+
+def _load_another_base(layer: Linear) -> None:
+    layer.base_layer.load_state_dict(nn.Linear(layer.in_features, layer.out_features).double().state_dict())
+
+
+def _cast(layer: Linear) -> None:
+    layer.float()
+
+
+@pytest.mark.parametrize("change", [_write, _load_another_base, _cast])
+def test_fingerprints_are_of_the_weight_as_it_is_now(change: Callable[[Linear], None]) -> None:
+    """U and Vh belong to the weight that was there when they were computed; merging is no change."""
+    layer = trained()
+    recorded = fingerprints(layer)
+    layer.merge()
+    assert fingerprints(layer) == recorded
+    layer.unmerge()
+    assert fingerprints(copy.deepcopy(layer)) == recorded
+    change(layer)
+    with pytest.raises(FingerprintMismatchError, match="weight of 0 has changed since its singular basis was computed"):
+        fingerprints(layer)
 
 
 def test_a_model_without_an_adapter_has_no_vectors_to_give() -> None:

@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from routed_toys import unchecked_types
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -97,14 +99,16 @@ def test_precision_is_remembered_across_dtypes(basis: Basis, tmp_path: Path) -> 
         ({"m": torch.zeros(1, 0)}, BasisShapeError, r"m: V is \(1, 0\)"),
         ({"m": torch.tensor([[1.0, float("nan")]])}, NonFiniteBasisError, "m: V holds NaN or infinity"),
         ({"m": torch.tensor([[float("inf"), 0.0]])}, NonFiniteBasisError, "m: V holds NaN or infinity"),
-        ({}, EmptyBasisError, "All 0 modules"),
+        ({}, EmptyBasisError, "The basis names no module; pass a dict"),
+        ({"m": [[1.0, 0.0]]}, BasisShapeError, "m: V is a list; it must be a tensor"),
+        ([torch.eye(1, 3)], BasisShapeError, "rows is a list; pass a dict"),
         ({"m": torch.zeros(0, 3), "n": torch.zeros(2, 3)}, EmptyBasisError, "All 2 modules"),
         ({"m": torch.eye(1, 3), "n": torch.eye(1, 3).double()}, MixedBasisError, "n is torch.float64 on cpu but m is"),
         ({"m": torch.eye(1, 3), "n": torch.empty(1, 3, device="meta")}, MixedBasisError, "n is torch.float32 on meta"),
     ],
 )
-def test_what_is_refused(given: dict[str, Tensor], error: type[ProjectedGRPOError], message: str) -> None:
-    with pytest.raises(error, match=message):
+def test_what_is_refused(given: Any, error: type[ProjectedGRPOError], message: str) -> None:
+    with unchecked_types(), pytest.raises(error, match=message):
         Basis(given)
 
 

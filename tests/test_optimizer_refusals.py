@@ -1,18 +1,19 @@
 """What a routed optimizer refuses at construction, each with its own error."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import jaxtyping
+import numpy as np
 import pytest
 import torch
-from routed_toys import Pairs, make_basis, make_pairs, parameters, routed
+from routed_toys import Pairs, make_basis, make_pairs, parameters, routed, same_bits, take, unchecked_types, values
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from projected_grpo.basis import Basis
 from projected_grpo.errors import (
+    ArgumentTypeError,
     ClosureOptimizerError,
     DeviceMismatchError,
     DTypeMismatchError,
@@ -26,6 +27,8 @@ from projected_grpo.errors import (
     VectorNotOptimizedError,
 )
 from projected_grpo.optimizer import RoutedOptimizer
+from projected_grpo.posthoc import project_out
+from projected_grpo.split import SplitRule
 from projected_grpo.vectors import VectorPair
 
 # What is refused at construction
@@ -121,15 +124,6 @@ def test_bases_that_cannot_be_routed() -> None:
     RoutedOptimizer(MovesInEval(parameters(pairs)), pairs, make_basis(), space="gradient")
 
 
-@pytest.fixture
-def unchecked_types() -> Iterator[None]:
-    """Own errors, not beartype's, which real callers don't have."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -138,11 +132,47 @@ def unchecked_types() -> Iterator[None]:
         ({"clip": "after", "space": "gradient"}, "clip is 'after'"),
         ({"max_norm": 0.0}, "max_norm is 0.0"),
         ({"max_norm": math.inf}, "max_norm is inf"),
+        ({"max_norm": "1"}, "max_norm is '1'; it must be a finite number above 0, or None"),
+        ({"rule": SplitRule}, "rule is <class .*SplitRule'>; it must be a SplitRule, for instance"),
+        ({"rule": None}, "rule is None"),
     ],
 )
 def test_settings_that_mean_nothing(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingError, match=message):
+    with unchecked_types(), pytest.raises(SettingError, match=message):
         routed(make_pairs(), **options)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda base, pairs: (base, pairs, {"a.q": V}), r"basis is a dict; wrap its rows: Basis\(\{module: V"),
+        (lambda base, pairs: (base, parameters(pairs), make_basis()), "vectors is a list; pass an adapted model, or a"),
+        (lambda base, pairs: (base, {"a.q": pairs["a.q"].deployed}, make_basis()), "a.q: its vectors are a Parameter"),
+        (lambda base, pairs: (base, {"a.q": (*pairs["a.q"], None)}, make_basis()), "a.q: its vectors are a tuple"),
+        (lambda base, pairs: (base, {"a.q": (None, None)}, make_basis()), "a.q: its vectors are a tuple"),
+        (lambda base, pairs: (parameters(pairs), pairs, make_basis()), "base is a list; pass a constructed optimizer"),
+    ],
+)
+def test_arguments_of_a_wrong_type(wrong: Callable[[Optimizer, Pairs], Any], message: str) -> None:
+    pairs = make_pairs()
+    with unchecked_types(), pytest.raises(ArgumentTypeError, match=message):
+        RoutedOptimizer(*wrong(_base(pairs), pairs))
+
+
+def test_plain_pairs_are_vectors_too() -> None:
+    plain, named = make_pairs(), make_pairs()
+    optimizer = RoutedOptimizer(_base(plain), {name: tuple(pair) for name, pair in plain.items()}, make_basis())
+    assert optimizer.vectors == plain
+    take(optimizer, plain, range(2))
+    take(RoutedOptimizer(_base(named), named, make_basis()), named, range(2))
+    assert same_bits(values(plain), values(named))
+
+
+def test_numbers_are_saved_as_plain_ones() -> None:
+    """Torch.load(weights_only=True) reads no others."""
+    with unchecked_types():
+        optimizer = routed(make_pairs(), max_norm=np.float32(2), rule=SplitRule(overshoot=1))
+    assert [type(x) for x in (optimizer.routing.max_norm, optimizer.routing.rule.overshoot)] == [float, float]
 
 
 # An adapted model instead of vectors
@@ -161,3 +191,25 @@ def test_a_model_brings_its_vectors_and_fingerprints(monkeypatch: pytest.MonkeyP
         RoutedOptimizer(_base(pairs), model, stale)
     with pytest.raises(StaleBasisError, match=r"a\.v"):
         optimizer.refresh(stale)
+
+
+def test_a_model_whose_weights_changed_after_it_was_adapted() -> None:
+    """Whether it is wrapped, given a new basis or resumed: the basis would be read in another decomposition."""
+    adapter, peft = pytest.importorskip("projected_grpo.adapter"), pytest.importorskip("peft")
+    model = peft.get_peft_model(nn.Sequential(nn.Linear(5, 7)), adapter.SVDRoutingConfig(target_modules=["0"]))
+    basis = Basis({"0": torch.eye(1, 5)}, fingerprints=adapter.fingerprints(model))
+    base = torch.optim.SGD([p for p in model.parameters() if p.requires_grad])
+    optimizer = RoutedOptimizer(base, model, basis)
+    state, other = optimizer.state_dict(), Basis({"0": torch.eye(2, 5)})
+    with torch.no_grad():
+        next(m for m in model.modules() if isinstance(m, adapter.Linear)).base_layer.weight[0, 0] += 1
+    uses: list[Callable[[], Any]] = [
+        lambda: RoutedOptimizer(base, model, other),
+        lambda: optimizer.refresh(other),
+        lambda: optimizer.load_state_dict(state),
+        lambda: project_out(model, other),
+    ]
+    for use in uses:
+        with pytest.raises(adapter.FingerprintMismatchError, match="weight of 0 has changed since"):
+            use()
+    assert optimizer.basis == basis

@@ -1,16 +1,30 @@
-"""A routed optimizer resumes bit for bit, in transformers' Trainer too, and refuses states that are not its own."""
+"""A routed optimizer resumes bit for bit, and refuses states that are not its own."""
 
+import copy
 import io
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from routed_toys import BASES, INTERVENTIONS, SPACES, make_basis, make_pairs, routed, same_bits, take, values
-
-from projected_grpo.errors import (
-    StateMismatchError,
+from routed_toys import (
+    BASES,
+    INTERVENTIONS,
+    SPACES,
+    Pairs,
+    load,
+    make_basis,
+    make_pairs,
+    parameters,
+    routed,
+    same_bits,
+    take,
+    values,
 )
+from torch import nn
+
+from projected_grpo.errors import StateMismatchError
+from projected_grpo.optimizer import RoutedOptimizer
 from projected_grpo.split import SplitRule
 
 # Resumption
@@ -33,10 +47,7 @@ def test_resumption_is_bitwise(base: str, intervention: str, space: str) -> None
     saved = torch.load(file, weights_only=True)
     resumed = make_pairs()
     again = routed(resumed, base, **options)
-    with torch.no_grad():
-        for name, vectors in saved["vectors"].items():
-            for vector, value in zip(resumed[name], vectors, strict=True):
-                vector.copy_(value)
+    load(resumed, saved["vectors"])
     again.load_state_dict(saved["optimizer"])
     assert again.basis == make_basis(seed=5)
     take(again, resumed, range(3, 8))
@@ -75,8 +86,32 @@ def _other_version(state: dict[str, Any]) -> None:
     state["routing"]["version"] = 9
 
 
-def _renamed(state: dict[str, Any]) -> None:
-    state["routing"]["names"][0] = "elsewhere"
+def _other_layout(state: dict[str, Any]) -> None:
+    state["routing"]["layout"][0].pop()
+
+
+def _no_layout(state: dict[str, Any]) -> None:
+    state["routing"]["layout"] = 3
+
+
+def _other_groups(state: dict[str, Any]) -> None:
+    state["param_groups"] = 3
+
+
+def _other_precision(state: dict[str, Any]) -> None:
+    state["routing"]["basis"]["precision"] = "float"
+
+
+def _listed_progress(state: dict[str, Any]) -> None:
+    state["routing"]["progress"]["point"]["a.q"] = [0.0] * 12
+
+
+def _without_one_point(state: dict[str, Any]) -> None:
+    del state["routing"]["progress"]["point"]["a.v"]
+
+
+def _no_settings(state: dict[str, Any]) -> None:
+    state["routing"]["settings"] = None
 
 
 def _other_group(state: dict[str, Any]) -> None:
@@ -99,8 +134,14 @@ def _stray_start(state: dict[str, Any]) -> None:
     ("spoil", "message"),
     [
         (_without_routing, "no routing part"),
-        (_other_version, "version 9, not 1"),
-        (_renamed, "is only on one side"),
+        (_other_version, "version 9, not 2"),
+        (_other_layout, "the state has nothing and the base optimizer the quarantine vector of b.plain"),
+        (_no_layout, "no list of lists"),
+        (_other_groups, "no list of parameter groups"),
+        (_other_precision, "precision 'float'"),
+        (_listed_progress, "a.q: the saved point is list"),
+        (_without_one_point, "saved point has no 'a.v'"),
+        (_no_settings, "settings is a NoneType and no dict"),
         (_other_group, "parameter groups of"),
         (_shorter_rows, "saved basis does not fit the vectors: a.q"),
         (_shorter_point, r"a.q: the saved point is \(5,\)"),
@@ -124,6 +165,64 @@ def test_foreign_states_are_refused_before_anything_changes(spoil: Callable[[Any
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        "state", "param_groups", "routing/settings", "routing/settings/rule", "routing/layout", "routing/basis",
+        "routing/basis/rows", "routing/basis/precision", "routing/progress", "routing/progress/start",
+        "routing/progress/deployed", "routing/progress/quarantine",
+    ],
+)  # fmt: skip
+def test_states_with_something_missing_are_refused(path: str) -> None:
+    pairs = make_pairs()
+    optimizer = routed(pairs)
+    take(optimizer, pairs, range(1))
+    state = copy.deepcopy(optimizer.state_dict())
+    part, (*parents, key) = state, path.split("/")
+    for parent in parents:
+        part = part[parent]
+    del part[key]
+    with pytest.raises(StateMismatchError, match=f"has no '{key}'; save the state again"):
+        optimizer.load_state_dict(state)
+    take(optimizer, pairs, range(1, 2))
+
+
+@pytest.mark.parametrize("intervention", INTERVENTIONS)
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        (lambda p: p[::-1], "At place 0 of parameter group 0 the state has the deployed vector of a.q"),
+        (lambda p: [p[1], p[0], *p[2:]], "the base optimizer the quarantine vector of a.q"),
+        (lambda p: [*p[4:6], *p[2:4], *p[:2], *p[6:]], "the base optimizer the deployed vector of b.q"),
+        (lambda p: [*p[:-2], p[-1], p[-2]], r"not routed \(3,\) and the base optimizer a parameter .* \(2,\)"),
+    ],
+)
+def test_states_of_another_order_of_parameters_are_refused(
+    order: Callable[[list[nn.Parameter]], list[nn.Parameter]], message: str, intervention: str
+) -> None:
+    """Torch keys momenta by place, so they would go to other vectors, of the same shape, without a word."""
+
+    def build(arrange: Callable[[list[nn.Parameter]], list[nn.Parameter]]) -> tuple[Pairs, RoutedOptimizer]:
+        pairs = make_pairs()
+        held = [*parameters(pairs), nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))]
+        base = torch.optim.SGD(arrange(held), lr=0.1, momentum=0.9)
+        return pairs, RoutedOptimizer(base, pairs, make_basis(), intervention=intervention)
+
+    pairs, optimizer = build(list)
+    take(optimizer, pairs, range(2))
+    others, other = build(order)
+    take(other, others, range(1))
+    momentum = other.state[others["a.q"].deployed]["momentum_buffer"].clone()
+    with pytest.raises(StateMismatchError, match=message):
+        other.load_state_dict(optimizer.state_dict())
+    assert torch.equal(other.state[others["a.q"].deployed]["momentum_buffer"], momentum)
+    same, fits = build(list)
+    fits.load_state_dict(optimizer.state_dict())
+    assert torch.equal(
+        fits.state[same["a.q"].deployed]["momentum_buffer"], optimizer.state[pairs["a.q"].deployed]["momentum_buffer"]
+    )
+
+
+@pytest.mark.parametrize(
     "options", [{"space": "update"}, {"intervention": "erase"}, {"max_norm": 2.0}, {"rule": SplitRule(overshoot=1.1)}]
 )
 def test_states_of_other_settings_are_refused(options: dict[str, Any]) -> None:
@@ -131,6 +230,3 @@ def test_states_of_other_settings_are_refused(options: dict[str, Any]) -> None:
     state = routed(pairs, max_norm=1.0).state_dict()
     with pytest.raises(StateMismatchError, match=f"saved with {next(iter(options))}="):
         routed(pairs, **{"max_norm": 1.0, **options}).load_state_dict(state)
-
-
-# In a training loop that isn't ours

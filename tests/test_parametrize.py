@@ -44,7 +44,9 @@ def test_a_correct_subject_passes_and_skips_with_reasons(pytester):
 
 def test_a_broken_subject_fails_with_the_whole_story(pytester):
     result = outcomes(pytester, removed="2 * removed")
-    result.stdout.fnmatch_lines(["*split.conservation: violated", "*likely cause*", "*again*pytest *::test_mine?mine-split.conservation?*"])
+    result.stdout.fnmatch_lines(
+        ["*split.conservation: violated", "*likely cause*", "*again*pytest *::test_mine?mine-split.conservation?*"]
+    )
     assert result.parseoutcomes()["failed"] >= 1
 
 

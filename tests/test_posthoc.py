@@ -1,5 +1,6 @@
 """Post-hoc projection, and that routing in displacement space ends where it does."""
 
+import math
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from projected_grpo.basis import Basis
-from projected_grpo.errors import ShapeMismatchError, UnmatchedNamesError
+from projected_grpo.errors import NonFiniteVectorError, ShapeMismatchError, UnmatchedNamesError
 from projected_grpo.optimizer import RoutedOptimizer
 from projected_grpo.posthoc import project_out
 from projected_grpo.split import SplitRule
@@ -94,3 +95,16 @@ def test_starts_that_do_not_fit_change_nothing() -> None:
     with pytest.raises(UnmatchedNamesError, match="match no adapted module: q"):
         project_out({"v": pairs["q"]}, basis)
     assert pairs["q"].deployed.tolist() == [-1.0, -1.0, -1.0]
+
+
+@pytest.mark.parametrize("role", ["deployed", "quarantine"])
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_vectors_that_are_not_finite_change_nothing(role: str, bad: float) -> None:
+    """The split would spread one such entry over the whole vector; nor is any module before it projected."""
+    pairs = {n: VectorPair(nn.Parameter(-torch.ones(3)), nn.Parameter(torch.zeros(3))) for n in ("first", "q")}
+    getattr(pairs["q"], role).data[1] = bad
+    before = {name: [v.detach().clone() for v in pair] for name, pair in pairs.items()}
+    with pytest.raises(NonFiniteVectorError, match="q: 1 of 3 entries of what was learned are NaN or infinite"):
+        project_out(pairs, Basis({"first": torch.eye(1, 3), "q": torch.eye(1, 3)}))
+    for name, pair in pairs.items():
+        assert all(torch.equal(v.nan_to_num(), b.nan_to_num()) for v, b in zip(pair, before[name], strict=True))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_of_the_checkout(elsewhere
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_the_readme_end_green(elsewhere, command):
-    program, *arguments = command.split()
+    program, *arguments = shlex.split(command)
     out = run([elsewhere / "env" / "bin" / program, *arguments], elsewhere)
     assert out.strip()
 

@@ -3,13 +3,13 @@
 import doctest
 import importlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from routed_toys import unchecked_types
 from torch import Tensor
 
 from projected_grpo.basis import orthonormality_tolerance
@@ -236,23 +236,19 @@ def test_clip_factor() -> None:
     assert factor(0.0, 2.0) == 1.0
     assert factor(8.0, 2.0) == 0.25
     assert factor(8.0, None) == 1.0
+    assert math.isnan(factor(math.inf, 2.0))  # and not 0, which would drop the gradients without a word
+    assert math.isnan(factor(math.nan, 2.0))
 
 
-@pytest.fixture
-def unchecked_types() -> Iterator[None]:
-    """Own errors, not beartype's, which real callers don't have."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("unchecked_types")
 def test_rules_are_validated() -> None:
-    with pytest.raises(SettingError, match="gate is 'sideways'; it must be one of one_sided, no_gate, reverse"):
+    with (
+        unchecked_types(),
+        pytest.raises(SettingError, match="gate is 'sideways'; it must be one of one_sided, no_gate, reverse"),
+    ):
         SplitRule(gate="sideways")  # type: ignore[arg-type]
-    for overshoot in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(SettingError, match=f"overshoot is {overshoot!r}"):
-            SplitRule(overshoot=overshoot)
+    for overshoot in (0.0, -1.0, math.inf, math.nan, "1", None):
+        with unchecked_types(), pytest.raises(SettingError, match=f"overshoot is {overshoot!r}"):
+            SplitRule(overshoot=overshoot)  # type: ignore[arg-type]
 
 
 def test_shapes_and_dtypes_are_validated() -> None:

@@ -8,8 +8,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from projected_grpo.adapter.decomposition import decompose
-from projected_grpo.adapter.errors import AdapterStateError
+from projected_grpo.adapter.decomposition import decompose, fingerprint
+from projected_grpo.adapter.errors import AdapterStateError, FingerprintMismatchError
 
 
 class Vector(nn.Module):
@@ -47,7 +47,7 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.svd_routing_deployed = nn.ModuleDict()
         self.svd_routing_quarantine = nn.ModuleDict()
-        self.fingerprint = ""
+        self.fingerprint, self.svd_dtype = "", ""
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
         self._ablations = 0  # depth of ablate_quarantine blocks
@@ -59,12 +59,24 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
         """Gives the layer its basis and its vectors, both zero."""
         weight = self.base_layer.weight
         self.U, _, self.Vh = decompose(weight, svd_dtype)
-        self.fingerprint = fingerprint
+        self.fingerprint, self.svd_dtype = fingerprint, svd_dtype
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         size = self.Vh.shape[0]
         self.svd_routing_deployed[adapter_name] = Vector(size, device=weight.device, dtype=dtype)
         if quarantine:
             self.svd_routing_quarantine[adapter_name] = Vector(size, device=weight.device, dtype=dtype)
+
+    def check_weight(self) -> None:
+        """Checks that W, the pristine one while merged, is still the weight that the basis was computed from.
+
+        Hashes all of W. Raises FingerprintMismatchError if it has changed.
+        """
+        now = fingerprint(self.base_layer.weight if self.pristine is None else self.pristine, self.svd_dtype)
+        if now != self.fingerprint:
+            raise FingerprintMismatchError(
+                f"The weight of {self.module_name} has changed since its singular basis was computed (fingerprint "
+                f"{now[:12]}, recorded {self.fingerprint[:12]}): load and cast the base model first, then adapt it."
+            )
 
     @property
     def deployed(self) -> nn.Parameter | None:

@@ -52,6 +52,11 @@ def routed_vectors(model: nn.Module) -> dict[str, VectorPair]:
 def fingerprints(model: nn.Module) -> dict[str, str]:
     """Returns the fingerprint of the basis that each adapted module was given, by the module's name in the base model.
 
-    Raises AdapterStateError if the model has no adapter.
+    Every adapted weight is hashed as it is now, the pristine one while merged: a pass over all of them, so nothing for
+    every step. Raises FingerprintMismatchError for a weight that has changed since its basis was computed, by a write,
+    a load_state_dict or a cast, and AdapterStateError if the model has no adapter.
     """
-    return {name: layer.fingerprint for name, layer in layers_or_refuse(model).items()}
+    layers = layers_or_refuse(model)
+    for layer in layers.values():
+        layer.check_weight()
+    return {name: layer.fingerprint for name, layer in layers.items()}
