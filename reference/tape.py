@@ -51,8 +51,11 @@ class Tape:
         return next(iter(self.gradients.values())).shape[0]
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """The gradients step by step, module -> (r,)."""
-        return ({name: g[t] for name, g in self.gradients.items()} for t in range(self.steps))
+        """The gradients step by step, module -> (r,).
+
+        Copies, since a product may round otherwise for a view, which starts at another alignment than a tensor.
+        """
+        return ({name: g[t].clone() for name, g in self.gradients.items()} for t in range(self.steps))
 
     def digest(self) -> str:
         """sha256 of every tensor's name, dtype, shape and bytes."""
@@ -96,7 +99,7 @@ def load(path: str | Path) -> Tape:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, no mapping
     except SafetensorError as error:
         # Only a safetensors file begins with the length of a JSON header, as 8 little-endian bytes.
         head = path.read_bytes()[:9]
