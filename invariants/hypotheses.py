@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from invariants.subject import SplitSetting, StepSetting
+from invariants.subject import SplitSetting, StepSetting, label_of
 from reference import SGD, AdamW, SplitRule
 
 RESCALES = "preserve_magnitude rescales what is kept"
@@ -22,11 +22,16 @@ def is_a_projection(rule: SplitRule) -> str | None:
     return "reverse removes twice the component" if rule.gate == "reverse" else None
 
 
+def strength(rule: SplitRule) -> float:
+    """How much of a coefficient that passes the gate is removed; 1 is all of it."""
+    return rule.overshoot * (2 if rule.gate == "reverse" else 1)
+
+
 def removes_all_at_once(rule: SplitRule) -> str | None:
-    """After one pass no component is left that the gate would let through."""
+    """After one pass no component is left that the gate would let through, and rounding is not blown up."""
     if rule.preserve_magnitude:
-        return RESCALES
-    if (rule.gate == "one_sided" and rule.overshoot >= 1) or (rule.gate == "no_gate" and rule.overshoot == 1):
+        return "preserve_magnitude blows rounding up where little is kept"
+    if strength(rule) == 1 or (rule.gate == "one_sided" and strength(rule) > 1):
         return None
     return f"{rule.gate} with overshoot {rule.overshoot:g} leaves a component that is removed again"
 
@@ -98,15 +103,26 @@ def splits_gradients(setting: StepSetting) -> str | None:
     return is_a_projection(setting.rule) or runs("route")(setting)
 
 
-def can_keep_the_sum(setting: StepSetting) -> str | None:
-    """Both sets scaled alike, and the clipped route as long as the clipped vanilla gradient."""
+def is_clipped_as_vanilla(setting: StepSetting) -> str | None:
+    """A clip that fires under route must scale everything as it scales vanilla's gradient."""
+    if setting.space != "gradient" or setting.clip is None:
+        return None
+    if setting.clip in ("separate", "deployed_only"):
+        return f"clip {setting.clip!r} scales by the norms of the parts"
     if setting.rule.preserve_magnitude:
         return RESCALES
-    if setting.clip in ("separate", "deployed_only"):
-        return f"clip {setting.clip!r} scales the two sets apart"
-    if setting.space == "gradient" and setting.clip and (reason := is_a_projection(setting.rule)):
-        return f"{reason}, so a clipped route is shorter than a clipped vanilla gradient"
-    return runs("none", "route")(setting)
+    if strength(setting.rule) > 1:
+        return f"{label_of(setting.rule)} makes parts longer than the gradient, so the limit scales them once more"
+    if setting.clip == "joint" and strength(setting.rule) != 1:
+        return f"{label_of(setting.rule)} makes parts shorter than the gradient, so the limit is reached elsewhere"
+    return None
+
+
+def can_keep_the_sum(setting: StepSetting) -> str | None:
+    """The parts must add up, and be clipped as vanilla's gradient is."""
+    if setting.rule.preserve_magnitude:
+        return RESCALES
+    return is_clipped_as_vanilla(setting) or runs("none", "route")(setting)
 
 
 def can_match_erase(setting: StepSetting) -> str | None:
@@ -123,12 +139,7 @@ def removes_the_component(setting: StepSetting) -> str | None:
 
 def treats_empty_modules_alike(setting: StepSetting) -> str | None:
     """A module with k = 0 must be clipped under route as under vanilla."""
-    if setting.clip and setting.space == "gradient":
-        if setting.clip in ("separate", "deployed_only"):
-            return f"clip {setting.clip!r} scales by the norm of what is kept"
-        if reason := is_a_projection(setting.rule):
-            return reason
-    return runs("none", "route")(setting)
+    return is_clipped_as_vanilla(setting) or runs("none", "route")(setting)
 
 
 def has_a_reference(setting: StepSetting) -> str | None:

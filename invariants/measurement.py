@@ -65,9 +65,9 @@ def elementwise(
     """
     size_of_all = scale if isinstance(scale, float) else float(scale.abs().max()) if scale.numel() else 0.0
     events = {name: int(count) for name, count in occurred.items()}
-    if not residual.any():  # all zero, or empty: exact, whatever the bound
-        tightest = float(torch.as_tensor(bound).min()) if residual.numel() else 0.0
-        return Measurement(0.0, tightest, where, events, size_of_all)
+    if not residual.any():  # exact, but the loosest bound says whether it could have been otherwise; nothing could not
+        loosest = float(torch.as_tensor(bound).max()) if residual.numel() else math.inf
+        return Measurement(0.0, loosest, where, events, size_of_all)
     size = residual.double().abs()
     allowed = torch.as_tensor(bound, dtype=torch.float64).expand(size.shape)
     ratio = torch.where(size == 0, 0.0, size / torch.where(allowed.isnan(), math.inf, allowed))

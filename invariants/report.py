@@ -130,6 +130,10 @@ def render(report: Report, *, spec: str | None = None, tape: str | None = None, 
         # Not wrapped: the last line is a command, to be copied whole.
         story = failure(result, reproduce_command(report, result, spec, tape))
         parts.append(Text(f"{story}\n", no_wrap=True, overflow="ignore"))
+    unjudged = sum(result.worst.reason.startswith("not judged") for result in report.results)
+    if unjudged:
+        why = f"{unjudged} invariants were measured and not judged: no bound in {report.dtype} is narrow enough"
+        parts.append(Text(why, style="yellow"))
     if unread:
         parts.append(Text(f"{unread} checks had nothing to look at; the table says what to show them", style="yellow"))
     if report.ok:

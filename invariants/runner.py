@@ -40,7 +40,7 @@ def verify(
         seed: of the adversarial cases; the same seed and tape give the same report.
         only: ids ("split.conservation") or families ("clip").
         expected_violations: id -> reason, for every setting, or "id @ setting" -> reason for one. Strict: an
-            expectation of which nothing comes is red.
+            expectation of which nothing comes is red, among the invariants that run.
         progress: is told what comes next, such as "clip.covers_both (15 of 41)".
 
     Raises:

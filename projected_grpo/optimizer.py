@@ -51,7 +51,8 @@ class RoutedOptimizer(Wrapper):
     deployed vector without a gradient has an update of zero. Training starts where the vectors are at the first step.
     A later step would overwrite what else has moved them meanwhile (an average of weights, a reload), so it is refused
     unless they hold what the last step wrote. A state that is loaded brings along what that was; whether the model or
-    the optimizer is loaded first makes no difference, for the values are compared at the next step.
+    the optimizer is loaded first makes no difference, for the values are compared at the next step. In gradient space
+    the vectors are all there is, nothing is overwritten and nothing compared.
 
     `state`, `param_groups` and `defaults` are base's own objects, so learning-rate schedulers, accelerate and
     transformers' Trainer work on either. Step hooks of either fire once a step; torch's global ones fire for both.
@@ -119,7 +120,8 @@ class RoutedOptimizer(Wrapper):
 
         Raises:
             NonFiniteGradientError: names the first gradient with NaN or infinity, or says that their norm overflows.
-            OutsideWriteError: names the first vector that isn't what the last step or a loaded state left.
+            OutsideWriteError: outside gradient space; names the first vector that isn't what the last step or a
+                loaded state left.
             InterruptedStepError: an earlier step failed inside base.step().
 
         After the first two nothing was changed, and the next step starts from the same state.

@@ -68,7 +68,7 @@ def measure(base: Optimizer, parameters: Collection[int] | None = None) -> Measu
 
 
 class MeasureOnce:
-    """Measures once, and again when hyperparameters other than the learning rate have changed."""
+    """Measures once, and again when hyperparameters other than the learning rate have changed, or nothing moved yet."""
 
     def __init__(self) -> None:
         self._key: str | None = None
@@ -77,7 +77,7 @@ class MeasureOnce:
     def of(self, base: Optimizer, parameters: Collection[int] | None = None) -> Measured:
         """Like `measure`; an optimizer that can't be measured counts as having none of the properties."""
         key = repr([_options(group) for group in base.param_groups])
-        if key != self._key:
+        if key != self._key or not self._measured.moved:
             try:
                 self._measured = measure(base, parameters)
             except UnmeasurableOptimizerError as error:

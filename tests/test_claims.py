@@ -376,3 +376,11 @@ def test_other_interventions() -> None:
     optimizer = RoutedOptimizer(base, {"q": pair}, Basis({"q": torch.eye(1, 4)}), intervention="erase")
     assert "Windup" in optimizer.explain()
     assert "did not move its probes" in optimizer.explain()
+
+
+def test_an_optimizer_that_did_not_move_yet_is_measured_again() -> None:
+    base = torch.optim.SGD([nn.Parameter(torch.zeros(4))], lr=0.0)
+    once = MeasureOnce()
+    assert not once.of(base).linear
+    base.param_groups[0]["lr"] = 0.1
+    assert once.of(base).linear

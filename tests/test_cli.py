@@ -3,12 +3,22 @@
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+import reference
+from invariants import StepSetting, all_invariants
+from projected_grpo import SplitRule
+from projected_grpo.claims import guarantees
 from projected_grpo.cli import main
+from projected_grpo.cli.subject import CHECKED_AS
 from projected_grpo.cli.suite import ShadowedPackageError, ensure_own_suite
+from projected_grpo.clip import ClipPolicy
+from projected_grpo.routing import Space
+from projected_grpo.split import Gate
 
 ROOT = Path(__file__).parent.parent
 THEIRS = """
@@ -154,3 +164,21 @@ def test_the_error_is_one_of_the_package():
     from projected_grpo.errors import ProjectedGRPOError
 
     assert issubclass(ShadowedPackageError, ProjectedGRPOError)
+
+
+def test_whatever_the_package_claims_of_a_linear_optimizer_the_suite_has_a_check_for():
+    """The hypotheses are written twice, in the package and in the suite, which may not import each other."""
+    known = {i.id: i for i in all_invariants()}
+    # Not preserve_magnitude: what holds of it exactly is not judged where it blows rounding up.
+    for space, clip, gate, overshoot in product(get_args(Space), get_args(ClipPolicy), get_args(Gate), (0.5, 1.0, 1.5)):
+        if space != "gradient" and clip != "before":
+            continue
+        options = {"gate": gate, "overshoot": overshoot}
+        claims = guarantees(
+            space=space, clip=clip, rule=SplitRule(**options), linear=True, separable=True, isotropic=True,
+            nonnegative=True, max_norm_set=True,
+        )  # fmt: skip
+        setting = StepSetting(optimizer="SGD", space=space, clip=clip, rule=reference.SplitRule(**options))
+        for guarantee, claim in claims.items():
+            reason = known[CHECKED_AS[guarantee]].applies(setting)
+            assert not (claim.holds and reason), (setting.label, guarantee, reason)

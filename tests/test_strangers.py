@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 import torch
 
+import reference
 from invariants import SplitSetting, StepSetting, Subject, Verdict, verify
-from reference import AdamW, Tape
+from reference import AdamW, SplitRule, Tape
 
 
 def test_somebody_who_only_has_a_split(small_tape):
@@ -140,3 +141,60 @@ def test_modules_too_long_for_any_bound_in_bfloat16_are_left_out_and_not_accused
     expected = {"optimizer.nonfinite_gradient": "plain torch optimizers take what they are given"}
     subject = Subject(name="my loop", routed_step=my_loop, dtype=torch.bfloat16)
     assert verify(subject, tape=tape, expected_violations=expected).ok
+
+
+@pytest.mark.parametrize("clip", ["joint", "separate"])
+def test_torch_adds_an_epsilon_to_the_norm_of_the_parts_too(small_tape, clip):
+    def loop(start, basis, *, intervention, max_norm):
+        deployed = {name: torch.nn.Parameter(p) for name, p in start.items()}
+        quarantine = {name: torch.nn.Parameter(torch.zeros_like(p)) for name, p in start.items()}
+        optimizer = SGD([*deployed.values(), *quarantine.values()])
+
+        def step(gradients):
+            for name, g in gradients.items():
+                removed = 2 * basis[name].T @ (basis[name] @ g)
+                deployed[name].grad = g if intervention == "none" else g - removed
+                quarantine[name].grad = removed if intervention == "route" else None
+            both = [[*deployed.values()], [*quarantine.values()]]
+            for parameters in [[*both[0], *both[1]]] if clip == "joint" else both:
+                if max_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+            optimizer.step()
+            return deployed, quarantine
+
+        return step
+
+    setting = StepSetting(
+        optimizer="SGD", clip=clip, rule=SplitRule(gate="reverse"), reference=reference.SGD(lr=0.1, momentum=0.9)
+    )
+    subject = Subject(name="mine", routed_step={setting: loop})
+    for seed in range(2):
+        (result,) = verify(subject, tape=small_tape, only=["optimizer.matches_reference"], seed=seed).results
+        assert result.verdict is Verdict.HOLDS
+
+
+def test_in_bfloat16_a_loop_that_removes_nothing_is_not_told_that_nothing_leaks(small_tape):
+    def idle(start, basis, *, intervention, max_norm):
+        nothing = {name: torch.zeros_like(V) for name, V in basis.items()}
+        return my_loop(start, nothing, intervention=intervention, max_norm=max_norm)
+
+    subject = Subject(name="idle", routed_step=idle, dtype=torch.bfloat16)
+    leaks = ["optimizer.update_leak", "optimizer.displacement_leak"]
+    report = verify(subject, tape=small_tape, only=leaks)
+    assert all(result.verdict is not Verdict.HOLDS for result in report.results)
+
+
+def test_a_bad_gradient_of_a_module_without_a_basis_counts_too(small_tape):
+    def careless(start, basis, *, intervention, max_norm):
+        step = my_loop(start, basis, intervention=intervention, max_norm=max_norm)
+
+        def checked(gradients):
+            if not all(g.isfinite().all() for name, g in gradients.items() if len(basis[name])):
+                raise ValueError("not finite")
+            return step(gradients)
+
+        return checked
+
+    subject = Subject(name="careless", routed_step=careless)
+    (result,) = verify(subject, tape=small_tape, only=["optimizer.nonfinite_gradient"]).results
+    assert result.verdict is Verdict.VIOLATED

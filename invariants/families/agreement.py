@@ -54,13 +54,12 @@ def fed_error(trial: StepTrial, name: str) -> Iterator[Tensor]:
     rule, u = trial.setting.rule, unit_roundoff(trial.dtype)
     scale = rule.overshoot * gate_scale(rule.gate)
     V = trial.basis[name]
+    factor_error = 0.0
+    if trial.max_norm is not None:
+        # Whichever norm it is that is clipped: a factor below 1 means that it reaches the limit, up to epsilon.
+        factor_error = clip_rounding(trial) + trial.setting.clip_epsilon / trial.max_norm
     largest = torch.zeros_like(trial.start[name])
-    for gradients, norm in zip(trial.gradients, trial.norms, strict=True):
-        g = gradients[name]
-        factor_error = 0.0
-        if trial.max_norm is not None:
-            epsilon = trial.setting.clip_epsilon / norm if norm + trial.setting.clip_epsilon > trial.max_norm else 0.0
-            factor_error = clip_rounding(trial) + epsilon
+    for g in (gradients[name] for gradients in trial.gradients):
         parts = g.abs() + scale * (V.abs().T @ (V @ g).abs())  # |kept| and |removed| are at most this
         error = 2 * removed_error(g, V, scale, trial.dtype) + (2 * u + factor_error) * parts
         largest = torch.maximum(largest, error)

@@ -5,6 +5,7 @@ Every check replays a subject on recorded gradients (open loop): what the arms w
 
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -220,7 +221,7 @@ def resumption(trial: StepTrial) -> Measurement | None:
 
     Fails when: a checkpoint does not hold all that the step needs.
 
-    Likely cause: moments, the start, the unsplit point or the basis are not saved, or saved by reference.
+    Likely cause: moments, the start or the unsplit point are not saved, or restored to another parameter.
     """
     intervention = trial.setting.interventions[-1]
     half = trial.case.steps // 2
@@ -229,7 +230,6 @@ def resumption(trial: StepTrial) -> Measurement | None:
         return None
     trial.advance(first, trial.gradients[:half])
     saved = trial.saved(first)
-    trial.advance(first, trial.gradients[half:])  # the first loop goes on: what it saved must not follow it
     elsewhere = replace(trial.case, start={name: p + 1 for name, p in trial.case.start.items()})
     second = replace(trial, case=elsewhere).fresh(intervention, max_norm=trial.max_norm)
     assert second.load_state_dict is not None
@@ -247,10 +247,10 @@ def nonfinite_gradient(trial: StepTrial) -> Measurement:
     Likely cause: gradients are not checked before moments are updated or vectors are written.
     """
     intervention = trial.setting.interventions[-1]
-    module = max(trial.gradients[0], key=lambda name: trial.basis[name].shape[0])
+    by_rows = sorted(trial.basis, key=lambda name: trial.basis[name].shape[0])
     at = min(1, trial.case.steps - 1)
     measured = []
-    for value in (float("nan"), float("inf")):
+    for module, value in product({by_rows[0]: None, by_rows[-1]: None}, (float("nan"), float("inf"))):
         stepper = trial.fresh(intervention, max_norm=trial.max_norm)
         trial.advance(stepper, trial.gradients[:at])
         poisoned = {name: g.clone() for name, g in trial.gradients[at].items()}
