@@ -20,10 +20,10 @@ from invariants.cases import StepCase, synthetic_steps
 from invariants.registry import Invariant, selected
 from invariants.runner import judge
 from invariants.subject import StepSetting
-from invariants.subjects.reference import step_factory
+from invariants.subjects.reference import COMBINATIONS, step_factory
 from invariants.trials import StepTrial
 from invariants.verdict import Verdict
-from reference import SGD, AdamW, Optimizer, Routing
+from reference import SGD, AdamW, ClipPolicy, Optimizer, Routing, Space
 
 COLUMNS = {
     "keeps sum": "optimizer.keeps_sum",
@@ -33,10 +33,6 @@ COLUMNS = {
     "no update leak": "optimizer.update_leak",
     "no displacement leak": "optimizer.displacement_leak",
 }
-COMBINATIONS = (
-    ("gradient", "before"), ("gradient", "joint"), ("gradient", "separate"), ("gradient", "deployed_only"),
-    ("update", "before"), ("displacement", "before"),
-)  # fmt: skip
 OPTIMIZERS: dict[str, Optimizer] = {"SGD": SGD(lr=0.1, momentum=0.9), "AdamW": AdamW(lr=0.03)}
 BEGIN, END = "<!-- truth table: begin -->", "<!-- truth table: end -->"
 
@@ -53,14 +49,14 @@ class Cell:
         return "yes" if self.held else f"no, {self.violation:.2g}"
 
 
-def truth_table() -> dict[tuple[str, str, str], dict[str, Cell]]:
+def truth_table() -> dict[tuple[Space, ClipPolicy, str], dict[str, Cell]]:
     """(space, clip, optimizer) -> column -> cell; raises RuntimeError if a cell would be vacuous."""
     invariants = {i.id: i for i in selected(COLUMNS.values())}
     cases = tuple(synthetic_steps(seed=0))
     rows = {}
     for space, clip in COMBINATIONS:
         for name, optimizer in OPTIMIZERS.items():
-            routing = Routing(optimizer=optimizer, space=space, clip=clip)  # type: ignore[arg-type]
+            routing = Routing(optimizer=optimizer, space=space, clip=clip)
             setting = StepSetting(optimizer=name, space=routing.space, clip=routing.clip, reference=optimizer)
             trials = [
                 (case, StepTrial(step_factory(routing), setting=setting, case=case, dtype=torch.float64))

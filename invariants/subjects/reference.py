@@ -1,7 +1,6 @@
 """The specification as a subject: the suite's own zero point."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from typing import get_args
@@ -25,11 +24,13 @@ from invariants.subject import (
 from reference import (
     SGD,
     AdamW,
+    ClipPolicy,
     Gate,
     Intervention,
     Optimizer,
     RoutedState,
     Routing,
+    Space,
     SplitRule,
     gradient_parts,
     initial,
@@ -43,6 +44,11 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "SGD with decay": SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, decoupled_decay=0.01),
     "AdamW": AdamW(lr=0.03),
 }
+COMBINATIONS: tuple[tuple[Space, ClipPolicy], ...] = (
+    ("gradient", "before"), ("gradient", "joint"), ("gradient", "separate"), ("gradient", "deployed_only"),
+    ("update", "before"), ("displacement", "before"),
+)  # fmt: skip
+"""Every space with every clip that it has; other combinations are refused."""
 RULES = tuple(
     SplitRule(gate=gate, overshoot=overshoot, preserve_magnitude=preserve)
     for gate, overshoot, preserve in product(get_args(Gate), (1.0, 1.5), (False, True))
@@ -112,20 +118,16 @@ class _Loop:
 def step_settings() -> dict[StepSetting, StepFactory]:
     """Every space, clip and optimizer under the default rule, and every other rule under one of each."""
     made: dict[StepSetting, StepFactory] = {}
-    combinations = [
-        *(("gradient", clip) for clip in ("before", "joint", "separate", "deployed_only")),
-        ("update", "before"), ("displacement", "before"),
-    ]  # fmt: skip
     routings = [
-        (name, Routing(optimizer=optimizer, space=space, clip=clip))  # type: ignore[arg-type]
-        for (space, clip), (name, optimizer) in product(combinations, OPTIMIZERS.items())
+        (name, Routing(optimizer=optimizer, space=space, clip=clip))
+        for (space, clip), (name, optimizer) in product(COMBINATIONS, OPTIMIZERS.items())
     ]
     others = [
         SplitRule(gate="no_gate"), SplitRule(gate="reverse"), SplitRule(overshoot=1.5),
         SplitRule(preserve_magnitude=True),
     ]  # fmt: skip
-    for rule, space in product(others, ("gradient", "update", "displacement")):
-        routings.append(("SGD", Routing(optimizer=OPTIMIZERS["SGD"], space=space, rule=rule)))  # type: ignore[arg-type]
+    for rule, space in product(others, get_args(Space)):
+        routings.append(("SGD", Routing(optimizer=OPTIMIZERS["SGD"], space=space, rule=rule)))
     for name, routing in routings:
         setting = StepSetting(
             optimizer=name, space=routing.space, clip=routing.clip, clip_epsilon=0.0, rule=routing.rule,
@@ -147,14 +149,10 @@ def adapted_linear(weight: Tensor, bias: Tensor | None) -> AdaptedLinear:
     def export() -> dict[str, Tensor]:
         return {"weight": module.merged_weight(deployed_only=True)}
 
-    @contextmanager
-    def viewed(view: str) -> Iterator[None]:
-        with viewed_as(view, {"linear": module}):  # type: ignore[arg-type]
-            yield
-
+    adapted = {"linear": module}
     return AdaptedLinear(
-        forward=module, deployed=module.deployed, quarantine=module.quarantine, ablated=lambda: viewed("deployed"),
-        as_base=lambda: viewed("base"), export=export,
+        forward=module, deployed=module.deployed, quarantine=module.quarantine,
+        ablated=lambda: viewed_as("deployed", adapted), as_base=lambda: viewed_as("base", adapted), export=export,
     )  # fmt: skip
 
 
