@@ -34,7 +34,7 @@ class SplitSetting:
     overshoot: float = 1.0
     preserve_magnitude: bool = False
     subtracts_stored: bool = False
-    """`kept` is g minus the stored, rounded `removed`: conservation then obeys a bound three times tighter."""
+    """`kept` is g minus the stored, rounded `removed`: conservation then obeys a tighter bound."""
     claims: Claims = None
 
     @property
@@ -87,7 +87,7 @@ class StepFactory(Protocol):
     basis: module -> (k, r), k = 0 for some is legal; max_norm: the clip's limit, None for no clip.
     """
 
-    def __call__(  # noqa: D102  (said above)
+    def __call__(  # noqa: D102  (the class's docstring says it)
         self,
         start: dict[str, Tensor],
         basis: dict[str, Tensor],

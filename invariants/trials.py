@@ -5,7 +5,7 @@ Everything that a check reads here is float64 and detached, whatever the subject
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from invariants.bounds import gamma, removed_error, unit_roundoff
 from invariants.cases import AdapterCase, SplitCase, StepCase
 from invariants.errors import SubjectContractError
+from invariants.hypotheses import strength
 from invariants.subject import (
     AdaptedLinear,
     AdapterFactory,
@@ -27,7 +28,7 @@ from invariants.subject import (
     StepSetting,
 )
 from invariants.trajectory import Gradients, Path, Trajectory
-from reference import Gate, Intervention, Routing, initial, routed_step
+from reference import Intervention, Routing, initial, routed_step
 from reference.split import gated
 
 
@@ -107,7 +108,7 @@ class SplitTrial:
     @property
     def scale(self) -> float:
         """The largest |c_use| / |c| of the setting."""
-        return self.setting.overshoot * gate_scale(self.setting.gate)
+        return strength(self.setting.rule)
 
     @cached_property
     def removed_bound(self) -> Tensor:
@@ -119,11 +120,6 @@ class SplitTrial:
         """Forward error of `kept` = fl(g - removed), elementwise (r,)."""
         exact = self.V.T @ self.c_use
         return self.removed_bound + unit_roundoff(self.dtype) * (self.g.abs() + exact.abs() + self.removed_bound)
-
-
-def gate_scale(gate: Gate) -> float:
-    """The largest |gate(c)| / |c|."""
-    return 2.0 if gate == "reverse" else 1.0
 
 
 @dataclass(frozen=True)
@@ -333,4 +329,3 @@ class AdapterTrial:
 
 
 Trial = SplitTrial | StepTrial | AdapterTrial
-TrialFactory = Callable[..., Trial]

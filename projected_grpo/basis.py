@@ -228,7 +228,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it isn't a mapping)
+            rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (an open file is no mapping)
     except SafetensorError as error:
         # Only a safetensors file begins with the length of a JSON header, as 8 little-endian bytes.
         head = path.read_bytes()[:9]

@@ -65,7 +65,7 @@ def drop_on_arrival(vectors: Mapping[str, VectorPair], owner: object) -> None:
     clear = _clearing_hook(owner)
     for pair in vectors.values():
         if pair.quarantine is not None and pair.quarantine.requires_grad:
-            pair.quarantine.register_post_accumulate_grad_hook(clear)  # type: ignore[no-untyped-call]
+            pair.quarantine.register_post_accumulate_grad_hook(clear)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 def _clearing_hook(owner: object) -> Callable[[Tensor], None]:

@@ -99,7 +99,7 @@ def load(path: str | Path) -> Tape:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118, no mapping
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no mapping)
     except SafetensorError as error:
         # Only a safetensors file begins with the length of a JSON header, as 8 little-endian bytes.
         head = path.read_bytes()[:9]

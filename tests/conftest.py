@@ -16,7 +16,7 @@ settings.load_profile("ci")
 torch.set_num_threads(1)
 
 from invariants.cases import orthonormal_rows  # noqa: E402  (after the hook above)
-from reference import Tape  # noqa: E402
+from reference import Tape  # noqa: E402  (the same)
 
 
 @pytest.fixture(scope="session")

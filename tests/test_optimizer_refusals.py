@@ -35,7 +35,7 @@ from projected_grpo.vectors import VectorPair
 
 
 class NeedsClosure(torch.optim.SGD):
-    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any]) -> Any:
         return super().step(closure)
 
 

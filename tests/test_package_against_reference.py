@@ -54,11 +54,11 @@ class Case(NamedTuple):
 
 
 def sgd(**options: object) -> Case:
-    return Case(reference.SGD(**options), lambda p: torch.optim.SGD(p, **options))  # type: ignore[arg-type]
+    return Case(reference.SGD(**options), lambda p: torch.optim.SGD(p, **options))
 
 
 def adamw(**options: object) -> Case:
-    return Case(reference.AdamW(**options), lambda p: torch.optim.AdamW(p, **options))  # type: ignore[arg-type]
+    return Case(reference.AdamW(**options), lambda p: torch.optim.AdamW(p, **options))
 
 
 CASES = {
@@ -324,5 +324,5 @@ def test_adamw_step_by_step_in_low_precision(recorded: Recorded, dtype: torch.dt
 
 def moments(state: dict[str, object], dtype: torch.dtype) -> dict[str, object]:
     """An Adam state with both moments rounded to a dtype, in float64."""
-    rounded_ones = {key: state[key].to(dtype).double() for key in ("m", "v")}  # type: ignore[attr-defined]
+    rounded_ones = {key: state[key].to(dtype).double() for key in ("m", "v")}
     return {"t": state["t"], **rounded_ones}

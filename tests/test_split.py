@@ -196,7 +196,7 @@ def test_no_loop_over_modules_in_the_arithmetic() -> None:
     class Counter(torch.utils._python_dispatch.TorchDispatchMode):
         products = 0
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             self.products += func in (torch.ops.aten.bmm.default, torch.ops.aten.mm.default, torch.ops.aten.mv.default)
             return func(*args, **(kwargs or {}))
 
@@ -245,10 +245,10 @@ def test_rules_are_validated() -> None:
         unchecked_types(),
         pytest.raises(SettingError, match="gate is 'sideways'; it must be one of one_sided, no_gate, reverse"),
     ):
-        SplitRule(gate="sideways")  # type: ignore[arg-type]
+        SplitRule(gate="sideways")
     for overshoot in (0.0, -1.0, math.inf, math.nan, "1", None):
         with unchecked_types(), pytest.raises(SettingError, match=f"overshoot is {overshoot!r}"):
-            SplitRule(overshoot=overshoot)  # type: ignore[arg-type]
+            SplitRule(overshoot=overshoot)
 
 
 def test_shapes_and_dtypes_are_validated() -> None:

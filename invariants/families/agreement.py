@@ -9,11 +9,11 @@ from torch import Tensor
 from invariants.bounds import removed_error, unit_roundoff
 from invariants.families.clip import clip_rounding
 from invariants.families.optimizer import drift, happened
-from invariants.hypotheses import has_a_reference
+from invariants.hypotheses import has_a_reference, strength
 from invariants.measurement import Events, Measurement, elementwise, worst
 from invariants.registry import invariant
 from invariants.trajectory import Path
-from invariants.trials import StepTrial, gate_scale
+from invariants.trials import StepTrial
 from reference import SGD, AdamW, RoutedState
 
 
@@ -52,7 +52,7 @@ def matches_reference(trial: StepTrial) -> Measurement:
 def fed_error(trial: StepTrial, name: str) -> Iterator[Tensor]:
     """After each step, the largest rounding so far of a gradient fed to one module, elementwise; (r,) each."""
     rule, u = trial.setting.rule, unit_roundoff(trial.dtype)
-    scale = rule.overshoot * gate_scale(rule.gate)
+    scale = strength(rule)
     V = trial.basis[name]
     factor_error = 0.0
     if trial.max_norm is not None:

@@ -13,11 +13,12 @@ from invariants.hypotheses import (
     limits_the_gradient,
     scales_both_alike,
     splits_gradients,
+    strength,
 )
 from invariants.measurement import Measurement, elementwise, same_bits, worst
 from invariants.registry import invariant
 from invariants.trajectory import Trajectory
-from invariants.trials import StepTrial, gate_scale
+from invariants.trials import StepTrial
 
 FED = "the gradients that its optimizers were fed: let the step return them as two more mappings"
 
@@ -33,7 +34,7 @@ def fed_at_every_step(trajectory: Trajectory) -> list[Tensor] | None:
 def parts_error(trial: StepTrial, step: int, factor: float = 1.0) -> float:
     """Forward error, in norm, of both parts of one step's gradient scaled by `factor` before the split."""
     rule, u = trial.setting.rule, unit_roundoff(trial.dtype)
-    scale = rule.overshoot * gate_scale(rule.gate)
+    scale = strength(rule)
     total = 0.0
     for name, g in trial.gradients[step].items():
         removed = removed_error(factor * g.abs(), trial.basis[name], scale, trial.dtype)
@@ -178,7 +179,7 @@ def inactive_below(trial: StepTrial) -> Measurement:
 
     Likely cause: gradients are normalised instead of clipped, or the factor is not capped at 1.
     """
-    scale = trial.setting.rule.overshoot * gate_scale(trial.setting.rule.gate)
+    scale = strength(trial.setting.rule)
     limit = 4 * (1 + scale) * max(trial.norms)
     intervention = "route" if "route" in trial.setting.interventions else trial.setting.interventions[-1]
     high = trial.advance(trial.fresh(intervention, max_norm=limit), trial.gradients)

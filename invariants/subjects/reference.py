@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from invariants.registry import all_but
 from invariants.subject import (
     AdaptedLinear,
-    AdapterFactory,
     Claims,
     SplitFunction,
     SplitSetting,
@@ -166,9 +165,6 @@ def split_settings() -> dict[SplitSetting, SplitFunction]:
     }  # fmt: skip
 
 
-adapter: AdapterFactory = adapted_linear
-
-
 def subject() -> Subject:
     """The specification, in every setting that it has."""
-    return Subject(name="reference", split=split_settings(), routed_step=step_settings(), adapter=adapter)
+    return Subject(name="reference", split=split_settings(), routed_step=step_settings(), adapter=adapted_linear)
