@@ -6,6 +6,7 @@ assert report.ok
 """
 
 import invariants.families  # noqa: F401  (importing them registers them)
+from invariants.contracts import AdaptedLinear, AdapterSetting, SplitSetting, Stepped, Stepper, StepSetting
 from invariants.errors import SubjectContractError, SubjectImportError, SuiteError, UnknownInvariantError
 from invariants.load import load_subject
 from invariants.measurement import Measurement
@@ -13,15 +14,7 @@ from invariants.parametrize import parametrize_with_checks
 from invariants.registry import Invariant, all_but, all_invariants, invariant
 from invariants.report import as_json, as_text, render
 from invariants.runner import verify
-from invariants.subject import (
-    AdaptedLinear,
-    AdapterSetting,
-    SplitSetting,
-    Stepped,
-    Stepper,
-    StepSetting,
-    Subject,
-)
+from invariants.subject import Subject
 from invariants.verdict import Report, Result, SettingResult, Verdict
 
 __all__ = [

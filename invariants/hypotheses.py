@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from invariants.subject import SplitSetting, StepSetting, label_of
+from invariants.contracts import SplitSetting, StepSetting, label_of
 from reference import SGD, AdamW, SplitRule
 
 RESCALES = "preserve_magnitude rescales what is kept"

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from invariants.contracts import Capability, Setting
 from invariants.errors import UnknownInvariantError
 from invariants.measurement import Measurement
-from invariants.subject import Capability, Setting
 
 Check = Callable[[Any], Measurement | None]
 """Takes a trial (one subject, setting and case); None says that the case does not meet the hypothesis."""

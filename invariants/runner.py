@@ -9,18 +9,14 @@ from pathlib import Path
 import torch
 
 from invariants.cases import Case, Cases, build_cases
+from invariants.contracts import Capability, Setting
 from invariants.errors import SubjectContractError, UnknownInvariantError
 from invariants.measurement import Measurement, worst
 from invariants.registry import Invariant, check_ids, selected
-from invariants.subject import Capability, Setting, Subject
-from invariants.trials import AdapterTrial, SplitTrial, StepTrial, Trial
+from invariants.subject import Subject
+from invariants.trials import TRIALS, Trial
 from invariants.verdict import Report, Result, SettingResult, Verdict
 from reference import Tape
-
-# Which kind of trial a capability is tried by: (callable, setting=, case=, dtype=) -> trial.
-TRIALS: dict[Capability, Callable[..., Trial]] = {
-    "split": SplitTrial, "routed_step": StepTrial, "adapter": AdapterTrial,
-}  # fmt: skip
 
 
 def verify(

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from invariants.cases import StepCase, synthetic_steps
+from invariants.contracts import StepSetting
 from invariants.registry import Invariant, selected
 from invariants.runner import judge
-from invariants.subject import StepSetting
 from invariants.subjects.reference import COMBINATIONS, step_factory
 from invariants.trials import StepTrial
 from invariants.verdict import Verdict

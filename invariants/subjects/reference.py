@@ -8,8 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from invariants.registry import all_but
-from invariants.subject import (
+from invariants.contracts import (
     AdaptedLinear,
     Claims,
     SplitFunction,
@@ -18,8 +17,9 @@ from invariants.subject import (
     Stepped,
     Stepper,
     StepSetting,
-    Subject,
 )
+from invariants.registry import all_but
+from invariants.subject import Subject
 from reference import (
     SGD,
     AdamW,

@@ -1,7 +1,4 @@
-"""A trial: one subject in one setting on one case. It runs the subject, keeps what it saw, and guards its contract.
-
-Everything that a check reads here is float64 and detached, whatever the subject computes in: float64 is the arbiter.
-"""
+"""A training loop on the gradients of one case, replayed open loop."""
 
 import copy
 import math
@@ -13,113 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invariants.bounds import gamma, removed_error, unit_roundoff
-from invariants.cases import AdapterCase, SplitCase, StepCase
+from invariants.bounds import gamma
+from invariants.cases.routed_step import StepCase
+from invariants.contracts.routed_step import StepFactory, Stepper, StepSetting
 from invariants.errors import SubjectContractError
-from invariants.hypotheses import strength
-from invariants.subject import (
-    AdaptedLinear,
-    AdapterFactory,
-    AdapterSetting,
-    SplitFunction,
-    SplitSetting,
-    StepFactory,
-    Stepper,
-    StepSetting,
-)
 from invariants.trajectory import Gradients, Path, Trajectory
 from reference import Intervention, Routing, initial, routed_step
 from reference.split import gated
-
-
-@dataclass(frozen=True)
-class SplitTrial:
-    """A split function on one gradient and basis."""
-
-    function: SplitFunction
-    _: KW_ONLY
-    setting: SplitSetting
-    case: SplitCase
-    dtype: torch.dtype
-
-    @cached_property
-    def g(self) -> Tensor:
-        """The gradient as the subject gets it, (r,) float64."""
-        return self.case.g.to(self.dtype).double()
-
-    @cached_property
-    def V(self) -> Tensor:  # noqa: N802  (the field's name)
-        """The basis as the subject gets it, (k, r) float64."""
-        return self.case.V.to(self.dtype).double()
-
-    @property
-    def judgeable(self) -> bool:
-        """Whether the case survives the cast to the subject's dtype, and is not too long for a bound in it."""
-        bounded = math.isfinite(gamma(sum(self.V.shape) + 4, self.dtype))
-        return bounded and bool(self.g.isfinite().all())
-
-    def split(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-        """(kept, removed) of the subject, float64; its inputs are copies in its dtype."""
-        kept, removed = self.raw(g.to(self.dtype).clone(), V.to(self.dtype).clone())
-        return kept.double().clone(), removed.double().clone()
-
-    def raw(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-        """(kept, removed) in the subject's own dtype, after a check of its contract."""
-        returned = self.function(g, V)
-        try:
-            kept, removed = returned
-        except (TypeError, ValueError):
-            raise SubjectContractError(
-                f"split must return (kept, removed), two tensors, not {type(returned).__name__}."
-            ) from None
-        for name, part in (("kept", kept), ("removed", removed)):
-            if not isinstance(part, Tensor) or part.shape != g.shape or part.dtype != g.dtype:
-                what = f"{tuple(part.shape)} {part.dtype}" if isinstance(part, Tensor) else type(part).__name__
-                raise SubjectContractError(
-                    f"split returned {name} as {what} for a gradient {tuple(g.shape)} {g.dtype}; they must agree."
-                )
-        return kept.detach(), removed.detach()
-
-    @cached_property
-    def parts(self) -> tuple[Tensor, Tensor]:
-        """(kept, removed) on the case itself, float64."""
-        return self.split(self.g, self.V)
-
-    @property
-    def kept(self) -> Tensor:
-        """The part that trains, (r,) float64."""
-        return self.parts[0]
-
-    @property
-    def removed(self) -> Tensor:
-        """The part that is removed, (r,) float64."""
-        return self.parts[1]
-
-    @cached_property
-    def c(self) -> Tensor:
-        """V g in float64, (k,)."""
-        return self.V @ self.g
-
-    @cached_property
-    def c_use(self) -> Tensor:
-        """overshoot * gate(c) in float64, (k,)."""
-        return self.setting.overshoot * gated(self.c, self.setting.gate)
-
-    @property
-    def scale(self) -> float:
-        """The largest |c_use| / |c| of the setting."""
-        return strength(self.setting.rule)
-
-    @cached_property
-    def removed_bound(self) -> Tensor:
-        """Forward error of `removed`, elementwise (r,)."""
-        return removed_error(self.g, self.V, self.scale, self.dtype)
-
-    @cached_property
-    def kept_bound(self) -> Tensor:
-        """Forward error of `kept` = fl(g - removed), elementwise (r,)."""
-        exact = self.V.T @ self.c_use
-        return self.removed_bound + unit_roundoff(self.dtype) * (self.g.abs() + exact.abs() + self.removed_bound)
 
 
 @dataclass(frozen=True)
@@ -264,68 +161,3 @@ def _copied(part: Mapping[str, Tensor], g: Mapping[str, Tensor], what: str) -> d
 
 def _copied_gradients(part: Mapping[str, Tensor | None]) -> Gradients:
     return {name: None if g is None else g.detach().double().clone() for name, g in part.items()}
-
-
-@dataclass(frozen=True)
-class AdapterTrial:
-    """An adapted Linear, made fresh, with the case's values in both vectors unless told otherwise."""
-
-    factory: AdapterFactory
-    _: KW_ONLY
-    setting: AdapterSetting
-    case: AdapterCase
-    dtype: torch.dtype
-
-    def __post_init__(self) -> None:
-        if self.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-            raise SubjectContractError(f"An adapter cannot be checked in {self.dtype}.")
-
-    @property
-    def judgeable(self) -> bool:
-        """Its values are moderate in every dtype."""
-        return True
-
-    @cached_property
-    def weight(self) -> Tensor:
-        """(d_out, d_in) in the subject's dtype."""
-        return self.case.weight.to(self.dtype)
-
-    @cached_property
-    def bias(self) -> Tensor | None:
-        """(d_out,) in the subject's dtype, or None."""
-        return None if self.case.bias is None else self.case.bias.to(self.dtype)
-
-    @cached_property
-    def x(self) -> Tensor:
-        """(batch, d_in) in the subject's dtype."""
-        return self.case.x.to(self.dtype)
-
-    def base(self) -> Tensor:
-        """What the plain Linear computes on x."""
-        return torch.nn.functional.linear(self.x, self.weight, self.bias)
-
-    def make(self, *, deployed: bool = True, quarantine: bool = True) -> AdaptedLinear:
-        """A fresh adapted Linear; a vector that is not asked for stays zero."""
-        made = self.factory(self.weight.clone(), None if self.bias is None else self.bias.clone())
-        if not isinstance(made, AdaptedLinear):
-            raise SubjectContractError(f"adapter must make an AdaptedLinear, not {type(made).__name__}.")
-        r = min(self.weight.shape)
-        for name, vector, value in (
-            ("deployed", made.deployed, self.case.deployed if deployed else None),
-            ("quarantine", made.quarantine, self.case.quarantine if quarantine else None),
-        ):
-            if vector.shape != (r,):
-                raise SubjectContractError(
-                    f"The {name} vector has shape {tuple(vector.shape)}; a reduced SVD has ({r},)."
-                )
-            if value is not None:
-                with torch.no_grad():
-                    vector.copy_(value)
-        return made
-
-    def output(self, module: AdaptedLinear) -> Tensor:
-        """What the module computes on x, detached."""
-        return module.forward(self.x.clone()).detach()
-
-
-Trial = SplitTrial | StepTrial | AdapterTrial

@@ -1,7 +1,7 @@
 """A Linear adapted along its singular directions, in plain torch, and what goes wrong with it: each broken one
 overrides one method."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from invariants import AdaptedLinear
+from invariants.contracts import AdaptedLinear, AdapterFactory
+from invariants.museum.fault import exhibit
+from invariants.subject import Subject
 
 
 class Adapted:
@@ -23,7 +25,8 @@ class Adapted:
         self.quarantine = nn.Parameter(torch.zeros_like(self.S))
 
     def decomposed(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.linalg.svd(weight, full_matrices=False)
+        U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+        return U, S, Vh
 
     def trained(self) -> Tensor:
         return self.deployed + self.quarantine
@@ -65,7 +68,7 @@ class Adapted:
         return {"weight": self.pristine + self.learned(self.deployed)}
 
 
-def factory(adapted: type[Adapted]):
+def factory(adapted: type[Adapted]) -> AdapterFactory:
     """Makes a fresh adapted Linear of this class whenever it is called."""
 
     def make(weight: Tensor, bias: Tensor | None) -> AdaptedLinear:
@@ -82,26 +85,43 @@ def factory(adapted: type[Adapted]):
 CORRECT = factory(Adapted)
 
 
+def broken_adapter(
+    name: str, *, caught_by: str, bug: int | None = None, also: Mapping[str, str] | None = None
+) -> Callable[[type[Adapted]], type[Adapted]]:
+    """Puts an adapter on show."""
+
+    def show(broken: type[Adapted]) -> type[Adapted]:
+        exhibit(name, lambda n: Subject(name=n, adapter=factory(broken)), caught_by=caught_by, bug=bug, also=also)
+        return broken
+
+    return show
+
+
+@broken_adapter("multiplied out instead of added to W x", caught_by="adapter.identity_at_zero")
 class MultipliedOut(Adapted):
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, (self.U * (self.S + self.trained())) @ self.Vh, self.bias)
 
 
+@broken_adapter("quarantine detached", caught_by="adapter.equal_gradients")
 class QuarantineDetached(Adapted):
     def trained(self) -> Tensor:
         return self.deployed + self.quarantine.detach()
 
 
+@broken_adapter("decomposed in bfloat16", caught_by="adapter.matches_reference", bug=20)
 class DecomposedInBfloat16(Adapted):
     def decomposed(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return super().decomposed(weight.bfloat16().double())
 
 
+@broken_adapter("SVD computed under autograd", caught_by="adapter.frozen_basis", bug=41)
 class DecomposedUnderAutograd(Adapted):
     def decomposed(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return super().decomposed(weight.requires_grad_())
 
 
+@broken_adapter("decomposition cached by shape", caught_by="adapter.matches_reference", bug=19)
 class DecompositionCachedByShape(Adapted):
     cache: ClassVar[dict[torch.Size, tuple[Tensor, Tensor, Tensor]]] = {}
 
@@ -111,28 +131,33 @@ class DecompositionCachedByShape(Adapted):
         return self.cache[weight.shape]
 
 
+@broken_adapter("weight trained too", caught_by="adapter.frozen_basis")
 class WeightTrainedToo(Adapted):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
         self.weight = nn.Parameter(weight)
 
 
+@broken_adapter("merged on top of what is merged already", caught_by="adapter.merge")
 class MergedOnTopOfMerged(Adapted):
     def merge(self) -> None:
         self.weight, self.merged = self.weight + self.learned(self.trained()), True
 
 
+@broken_adapter("signs of U and Vh not paired", caught_by="adapter.matches_reference")
 class UnpairedSigns(Adapted):
     def decomposed(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         U, S, Vh = super().decomposed(weight)
         return U * U[0].sign(), S, Vh * Vh[:, :1].sign()
 
 
+@broken_adapter("ablation disables the whole adapter", caught_by="adapter.ablation")
 class AblationDisablesTheAdapter(Adapted):
     def ablated(self) -> AbstractContextManager[None]:
         return self.seen_as("base")
 
 
+@broken_adapter("ablation restored without finally", caught_by="adapter.ablation_restores", bug=16)
 class AblationWithoutFinally(Adapted):
     @contextmanager
     def seen_as(self, view: str) -> Iterator[None]:
@@ -141,6 +166,7 @@ class AblationWithoutFinally(Adapted):
         self.view = before
 
 
+@broken_adapter("a nested ablation ends the outer one", caught_by="adapter.ablation_restores", bug=16)
 class AblationEndsInTrained(Adapted):
     @contextmanager
     def seen_as(self, view: str) -> Iterator[None]:
@@ -151,39 +177,46 @@ class AblationEndsInTrained(Adapted):
             self.view = "trained"
 
 
+@broken_adapter("deployed vector stays on in the reference policy", caught_by="adapter.base_policy")
 class DeployedVectorStaysOn(Adapted):
     def as_base(self) -> AbstractContextManager[None]:
         return self.seen_as("deployed")
 
 
+@broken_adapter("quarantine left out of the merged weight", caught_by="adapter.merge")
 class QuarantineNotMerged(Adapted):
     def merge(self) -> None:
         self.weight, self.merged = self.pristine + self.learned(self.deployed), True
 
 
+@broken_adapter("merged and hooked at once", caught_by="adapter.merge")
 class MergedAndHooked(Adapted):
     def merge(self) -> None:
         self.weight = self.pristine = self.pristine + self.learned(self.trained())
 
 
+@broken_adapter("unmerge by subtraction", caught_by="adapter.unmerge")
 class UnmergeBySubtraction(Adapted):
     def unmerge(self) -> None:
         self.weight = self.pristine = self.weight - self.learned(self.trained())
         self.merged = False
 
 
+@broken_adapter("running sum exported", caught_by="adapter.export", bug=18)
 class RunningSumExported(Adapted):
     def export(self) -> dict[str, Tensor]:
         return {"weight": self.pristine + self.learned(self.trained())}
 
 
+@broken_adapter("quarantine in the exported checkpoint", caught_by="adapter.export", bug=18)
 class QuarantineExported(Adapted):
     def export(self) -> dict[str, Tensor]:
         return {**super().export(), "quarantine": self.quarantine}
 
 
+@broken_adapter("gradient of the first backward counted twice", caught_by="adapter.frozen_basis")
 class GradientNotCleared(Adapted):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
         buffer = torch.zeros_like(self.S)
-        self.deployed.register_hook(lambda g: buffer.add_(g).clone())
+        self.deployed.register_hook(lambda g: buffer.add_(g).clone())  # type: ignore[no-untyped-call]

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from faults import CORRECT, FAULTS
 
 from invariants import Result, Verdict, all_invariants, verify
 from invariants.cases import orthonormal_rows
+from invariants.museum import CORRECT, FAULTS
 from invariants.report import failure
 from reference import Tape
 

@@ -1,0 +1,34 @@
+"""The contracts of the capabilities: what each callable of a subject takes and returns, and its settings."""
+
+from typing import Literal
+
+from invariants.contracts.adapter import AdaptedLinear, AdapterFactory, AdapterSetting
+from invariants.contracts.claims import Claims
+from invariants.contracts.routed_step import StepFactory, StepFunction, Stepped, Stepper, StepSetting
+from invariants.contracts.split import SplitFunction, SplitSetting, label_of
+
+Capability = Literal["split", "routed_step", "adapter"]
+Setting = SplitSetting | StepSetting | AdapterSetting
+
+SETTINGS: dict[Capability, type[Setting]] = {
+    "split": SplitSetting, "routed_step": StepSetting, "adapter": AdapterSetting,
+}  # fmt: skip
+"""The kind of setting that each capability has; made without arguments, it is the default."""
+
+__all__ = [
+    "SETTINGS",
+    "AdaptedLinear",
+    "AdapterFactory",
+    "AdapterSetting",
+    "Capability",
+    "Claims",
+    "Setting",
+    "SplitFunction",
+    "SplitSetting",
+    "StepFactory",
+    "StepFunction",
+    "StepSetting",
+    "Stepped",
+    "Stepper",
+    "label_of",
+]

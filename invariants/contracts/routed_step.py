@@ -1,0 +1,77 @@
+"""What a training loop takes and shows, and what a setting says of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from invariants.contracts.claims import Claims
+from invariants.contracts.split import label_of
+from reference import ClipPolicy, Intervention, Optimizer, Space, SplitRule
+
+
+class Stepped(NamedTuple):
+    """What a step shows: both vectors of every module after it, and the gradients that its optimizer was fed.
+
+    The tensors may be live parameters; the suite copies them. A plain tuple of two or four mappings will do.
+    """
+
+    deployed: Mapping[str, Tensor]
+    quarantine: Mapping[str, Tensor]
+    deployed_grad: Mapping[str, Tensor | None] | None = None
+    quarantine_grad: Mapping[str, Tensor | None] | None = None
+
+
+StepFunction = Callable[[dict[str, Tensor]], Stepped | tuple[Mapping[str, Tensor], ...]]
+"""Takes the accumulated gradient of every module, {(r,)}, and makes one training step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepper:
+    """A step together with a way to save and restore all that it needs to go on, parameters included."""
+
+    step: StepFunction
+    state_dict: Callable[[], object] | None = None
+    load_state_dict: Callable[[object], object] | None = None
+
+
+class StepFactory(Protocol):
+    """Makes a fresh training loop over two parameter sets; called anew for every run of a check.
+
+    start: module -> (r,), where the deployed vector begins (the quarantine begins at zero);
+    basis: module -> (k, r), k = 0 for some is legal; max_norm: the clip's limit, None for no clip.
+    """
+
+    def __call__(  # noqa: D102  (the class's docstring says it)
+        self,
+        start: dict[str, Tensor],
+        basis: dict[str, Tensor],
+        *,
+        intervention: Intervention,
+        max_norm: float | None,
+    ) -> StepFunction | Stepper: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSetting:
+    """What a training loop does, in the vocabulary of the theorems."""
+
+    optimizer: str = "its own optimizer"
+    space: Space = "gradient"
+    clip: ClipPolicy | None = "before"
+    """None: the loop has no clip, and is only ever called with max_norm=None."""
+    clip_epsilon: float = 1e-6
+    """At most this is added to the norm in max_norm / (norm + epsilon); torch.nn.utils.clip_grad_norm_ adds 1e-6."""
+    rule: SplitRule = field(default_factory=SplitRule)
+    interventions: tuple[Intervention, ...] = ("none", "erase", "route")
+    reference: Optimizer | None = None
+    """The reference optimizer with the same hyperparameters, if the loop's optimizer is meant to be one."""
+    claims: Claims = None
+
+    @property
+    def label(self) -> str:
+        """How reports call this setting."""
+        rule = label_of(self.rule)
+        parts = [self.space, f"clip {self.clip}" if self.clip else "no clip", self.optimizer]
+        return " / ".join(parts if rule == "one_sided" else [*parts, rule])
