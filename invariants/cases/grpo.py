@@ -1,0 +1,111 @@
+"""Groups of completions with rewards, and the logits that a policy gives them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from reference import grpo
+
+P, T, VOCAB, END = 3, 4, 7, 0
+LENGTHS = (3, T + 1, 1, 2, T)
+"""Of completions, with their end of sequence; T + 1 for one that has none."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GRPOCase:
+    """The completions of several prompts, group by group; B = prompts x group."""
+
+    logits: Tensor  # (B, P + T, vocab)
+    tokens: Tensor  # (B, P + T)
+    prompt_tokens: int  # P
+    rewards: Tensor  # (prompts, group)
+    old_log_probs: Tensor  # (B, T), both within and beyond every usual clip of the present ones
+    reference_log_probs: Tensor  # (B, T)
+    teacher: Tensor  # (B,)
+    end_token: int
+    pad_token: int
+    max_new_tokens: int
+    label: str
+
+    @property
+    def size(self) -> int:
+        """How big the case is, to find the smallest that fails."""
+        return self.logits.numel()
+
+    @property
+    def completions(self) -> Tensor:
+        """The tokens that were sampled, (B, T)."""
+        return self.tokens[:, self.prompt_tokens :]
+
+    @property
+    def mask(self) -> Tensor:
+        """Which of them count: up to and including the end of sequence; (B, T) bool."""
+        return grpo.completion_mask(self.completions, self.end_token) > 0
+
+    @property
+    def denominator(self) -> int:
+        """Prompts x group x max_new_tokens."""
+        return self.rewards.numel() * self.max_new_tokens
+
+    def cast(self, dtype: torch.dtype) -> "GRPOCase":
+        """As somebody who computes in `dtype` gets it, in float64 again."""
+        names = ("logits", "rewards", "old_log_probs", "reference_log_probs")
+        return replace(self, **{name: getattr(self, name).to(dtype).double() for name in names})
+
+    def reordered(self, order: Tensor) -> "GRPOCase":
+        """With the completions of every group in the order (group,)."""
+        prompts, group = self.rewards.shape
+        rows = (torch.arange(prompts)[:, None] * group + order).flatten()
+        names = ("logits", "tokens", "old_log_probs", "reference_log_probs", "teacher")
+        return replace(
+            self, rewards=self.rewards[:, order], **{name: getattr(self, name)[rows] for name in names}
+        )  # fmt: skip
+
+
+def groups(seed: int) -> Iterator[GRPOCase]:
+    """Seeded groups of several shapes, with every way for a completion and for its rewards to be special."""
+    yield grouped(seed, 1, prompts=1, group=2, label="one group of 2")
+    yield grouped(seed, 2, prompts=2, group=3, lengths=(1, 1, 2), label="end of sequence first")
+    yield grouped(seed, 3, prompts=2, group=3, lengths=(T + 1,), label="no end of sequence")
+    yield grouped(seed, 4, prompts=4, group=6, label="end of sequence is the padding")
+    yield grouped(seed, 5, prompts=4, group=6, pad_token=1, label="padding has a token of its own")
+    yield grouped(seed, 6, prompts=2, group=4, reward_scale=1e4, label="large rewards")
+    case = grouped(seed, 7, prompts=3, group=6, label="a group of equal rewards beside others")
+    yield replace(case, rewards=torch.where(torch.arange(3)[:, None] == 1, 0.7, case.rewards))
+
+
+def grouped(
+    seed: int,
+    index: int,
+    *,
+    prompts: int,
+    group: int,
+    label: str,
+    lengths: tuple[int, ...] = LENGTHS,
+    pad_token: int = END,
+    reward_scale: float = 1.0,
+) -> GRPOCase:
+    """One case; the lengths go round."""
+    draw = torch.Generator().manual_seed(1000 * seed + 900 + index)
+    B = prompts * group
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=draw)
+
+    logits = normal(B, P + T, VOCAB)
+    tokens = torch.randint(2, VOCAB, (B, P + T), generator=draw)
+    for b in range(B):
+        end = P + lengths[b % len(lengths)] - 1
+        tokens[b, end : end + 1] = END
+        tokens[b, end + 1 :] = pad_token
+    log_probs = grpo.token_log_probs(logits, tokens[:, P:])
+    # Ratios of about 3.3, 0.95, 0.3 and 1.05, going round: beyond the clip on either side, and within it.
+    drifts = torch.tensor([1.2, -0.05, -1.2, 0.05], dtype=torch.float64)
+    drift = drifts[(torch.arange(B)[:, None] + torch.arange(T)) % 4] * (1 + normal(B, T).tanh() / 10)
+    return GRPOCase(
+        logits=logits, tokens=tokens, prompt_tokens=P, rewards=reward_scale * normal(prompts, group),
+        old_log_probs=log_probs - drift, reference_log_probs=log_probs + normal(B, T) / 3,
+        teacher=torch.arange(B) % 3 == 1, end_token=END, pad_token=pad_token, max_new_tokens=T + 2, label=label,
+    )  # fmt: skip
