@@ -104,6 +104,22 @@ class NonFiniteGradientError(ProjectedGRPOError):
     """A gradient holds NaN or infinity, or the norm of all of them does; nothing was changed."""
 
 
+class NonFiniteRewardError(ProjectedGRPOError):
+    """A reward is NaN or infinite, so no advantage of its group means anything."""
+
+
+class ContrastivePairError(ProjectedGRPOError):
+    """A pair of completions cannot be differentiated: it is no pair of losses, or a loss is no scalar with a graph."""
+
+
+class FrozenVectorError(ProjectedGRPOError):
+    """A deployed vector does not require a gradient, so no completion has one in it."""
+
+
+class LiveQuarantineError(ProjectedGRPOError):
+    """A quarantine isn't zero where the gradients of the model as deployed are needed, and nothing ablates it."""
+
+
 class NonFiniteVectorError(ProjectedGRPOError):
     """A trained vector holds NaN or infinity; nothing was changed."""
 
