@@ -137,6 +137,47 @@ def removes_the_component(setting: StepSetting) -> str | None:
     return removes_all_at_once(setting.rule) or runs("none", "route")(setting)
 
 
+def cannot_ratchet(setting: StepSetting) -> str | None:
+    """What is kept along V must follow vanilla, and not the noise; who claims by name that it does is held to it.
+
+    V kept = c - strength * gate(c) per axis. Of a whole displacement that is at most |c| up to strength 2. Added up
+    over steps it is (1 - strength) times vanilla's, if the gate is linear and both are clipped alike.
+    """
+    if (reason := runs("none", "route")(setting)) or "optimizer.no_ratchet" in (setting.claims or ()):
+        return reason
+    rule = setting.rule
+    if rule.gate != "one_sided" and strength(rule) == 1:
+        return None  # nothing along V is kept, however it is scaled
+    if rule.preserve_magnitude:
+        return RESCALES
+    if strength(rule) > 2:
+        return f"{label_of(rule)} reverses a component to more than it was"
+    if setting.space == "displacement":
+        return None
+    if rule.gate == "one_sided":
+        return f"relu of noise has a positive mean, which adds up in {setting.space} space"
+    return is_clipped_as_vanilla(setting)
+
+
+def splits_each_move(setting: StepSetting) -> str | None:
+    """What a step adds must be split by itself, so that what earlier steps did plays no part."""
+    if setting.space == "displacement":
+        return "the step after a refresh splits anew what all steps before it learned"
+    return removes_the_component(setting)
+
+
+def splits_what_was_learned(setting: StepSetting) -> str | None:
+    """Only a split of the whole displacement turns to a new basis what was learned under the old one."""
+    if setting.space != "displacement":
+        return f"in {setting.space} space, what was learned before a refresh stays where it is"
+    return runs("none", "route")(setting)
+
+
+def splits_all_of_what_was_learned(setting: StepSetting) -> str | None:
+    """As before, and nothing hack-ward may be left by one split."""
+    return splits_what_was_learned(setting) or removes_the_component(setting)
+
+
 def treats_empty_modules_alike(setting: StepSetting) -> str | None:
     """A module with k = 0 must be clipped under route as under vanilla."""
     return is_clipped_as_vanilla(setting) or runs("none", "route")(setting)

@@ -17,6 +17,10 @@ class Path(dict[str, Tensor]):
         """The path from `start` through what each step showed."""
         return Path({name: torch.stack([p, *(step[name] for step in shown)]) for name, p in start.items()})
 
+    def since(self, step: int) -> "Path":
+        """The path from where it was after `step` steps."""
+        return Path({name: p[step:] for name, p in self.items()})
+
     def __add__(self, other: "Path") -> "Path":
         return Path({name: p + other[name] for name, p in self.items()})
 
@@ -48,12 +52,21 @@ class Path(dict[str, Tensor]):
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """What a run showed."""
+    """What a run showed.
+
+    fed: after each step the gradients that the deployed and the quarantine vectors were fed; None if it isn't shown.
+    logged: after each step the values that the loop logged for it, by name; nothing where it logs nothing.
+    """
 
     deployed: Path
     quarantine: Path
     fed: Sequence[tuple[Gradients, Gradients]] | None
-    """After each step the gradients that the deployed and the quarantine vectors were fed; None if it isn't shown."""
+    logged: Sequence[Mapping[str, float]]
+
+    def log(self, name: str) -> list[float] | None:
+        """One logged value, after every step; None if some step doesn't log it."""
+        values = [step.get(name) for step in self.logged]
+        return None if None in values else [value for value in values if value is not None]
 
     @property
     def combined(self) -> Path:

@@ -6,6 +6,11 @@
     span                  the quarantine stays in the span of the basis, while the basis is fixed
     no_update_leak        no single change of a deployed vector is hack-ward: V(-Δ) <= 0
     no_displacement_leak  what a deployed vector has learned is not hack-ward: V(-(deployed - start)) <= 0
+    no_ratchet            noise drives no deployed vector along the basis: |V(deployed - start)| <= that of vanilla
+
+and from the first step after a refresh on, along the new basis:
+
+    refreshed_span, refreshed_update, refreshed_displacement      span, no_update_leak and no_displacement_leak
 
 All are statements in exact arithmetic; rounding is bounded by the split's own bounds. The quarantine starts at zero.
 They are about the same gradient sequence: end to end, arms differ because each samples from its own model. Only what is
@@ -19,7 +24,13 @@ from projected_grpo.probes import Measured
 from projected_grpo.routing import Intervention, Routing, Space
 from projected_grpo.split import SplitRule
 
-Guarantee = Literal["keeps_sum", "erase_match", "covers_both", "span", "no_update_leak", "no_displacement_leak"]
+Guarantee = Literal[
+    "keeps_sum", "erase_match", "covers_both", "span", "no_update_leak", "no_displacement_leak", "no_ratchet",
+    "refreshed_span", "refreshed_update", "refreshed_displacement",
+]  # fmt: skip
+LEAKS: tuple[Guarantee, ...] = (
+    "no_update_leak", "no_displacement_leak", "refreshed_update", "refreshed_displacement"
+)  # fmt: skip
 
 
 class Claim(NamedTuple):
@@ -61,18 +72,22 @@ def guarantees(
         "span": _span(one_point, linear and separable and isotropic),
         "no_update_leak": _no_update_leak(space, rule, linear and separable and isotropic and nonnegative),
         "no_displacement_leak": _no_displacement_leak(space, rule, linear and separable and isotropic and nonnegative),
+        "no_ratchet": _no_ratchet(space, clips, rule, linear and separable and isotropic and nonnegative),
+        "refreshed_span": _refreshed_span(space),
+        "refreshed_update": _refreshed_update(space, rule),
+        "refreshed_displacement": _refreshed_displacement(space, rule),
     }
     if intervention == "erase":
         claims["keeps_sum"] = Claim(False, "erase drops what it removes")
-        claims["span"] = Claim(True, "inertness: without a gradient the quarantine never moves")
+        for name in ("span", "refreshed_span"):
+            claims[name] = Claim(True, "inertness: without a gradient the quarantine never moves")
     return claims
 
 
 def _nothing_split() -> dict[Guarantee, Claim]:
     kept = Claim(True, "nothing is split: the step is the base optimizer's")
     leaks = Claim(False, "nothing is split, so updates go where the loss points, hack-ward or not")
-    leaky = ("no_update_leak", "no_displacement_leak")
-    return {name: leaks if name in leaky else kept for name in get_args(Guarantee)}
+    return {name: leaks if name in LEAKS else kept for name in get_args(Guarantee)}
 
 
 def _keeps_sum(
@@ -162,6 +177,55 @@ def _no_displacement_leak(space: Space, rule: SplitRule, nonnegative_sum: bool) 
     return Claim(False, "updates may be hack-ward, and nothing takes that back")
 
 
+def _no_ratchet(space: Space, clips: ClipPolicy | None, rule: SplitRule, nonnegative_sum: bool) -> Claim:
+    """V kept = c - strength · gate(c): of one displacement at most |c|, and over many steps a sum if that is linear."""
+    if rule.gate != "one_sided" and rule.strength == 1:
+        if space != "gradient" or nonnegative_sum:
+            return Claim(True, "nothing along the basis is ever kept")
+        return Claim(False, "the optimizer turns what was kept back to the basis (a preconditioner or decay does)")
+    if rule.preserve_magnitude:
+        return Claim(False, "preserve_magnitude stretches what is kept along the basis")
+    if rule.strength > 2:
+        return Claim(False, f"{rule.gate} with overshoot {rule.overshoot:g} reverses a component to more than it was")
+    if space == "displacement":
+        return Claim(True, "the split of one displacement keeps at most what it finds, and adds nothing up")
+    if rule.gate == "one_sided":
+        return Claim(False, "relu of noise has a positive mean, which adds up from step to step")
+    if space == "update":
+        return Claim(True, "a linear gate keeps the same share of vanilla's every update")
+    if clips not in (None, "before") or (clips == "before" and rule.strength > 1):
+        return Claim(False, "the clip scales what is kept by other factors than vanilla's gradient")
+    if nonnegative_sum:
+        return Claim(True, "a linear gate keeps the same share of vanilla's every gradient")
+    return Claim(False, "the optimizer turns what was kept back to the basis (a preconditioner or decay does)")
+
+
+def _refreshed_span(space: Space) -> Claim:
+    if space == "displacement":
+        return Claim(True, "all that was learned is split anew along the basis in force")
+    return Claim(False, "what was routed along the last basis stays in the quarantine")
+
+
+def _refreshed_update(space: Space, rule: SplitRule) -> Claim:
+    through = _gate_lets_through(rule)
+    if through is not None:
+        return Claim(False, through)
+    if space == "update":
+        return Claim(True, "every update is split by itself, along the basis in force")
+    if space == "displacement":
+        return Claim(False, "the step after a refresh sets right what was learned before, in any direction")
+    return Claim(False, "the optimizer's memory may carry what the last basis let through")
+
+
+def _refreshed_displacement(space: Space, rule: SplitRule) -> Claim:
+    through = _gate_lets_through(rule)
+    if through is not None:
+        return Claim(False, through)
+    if space == "displacement":
+        return Claim(True, "all that was learned is split anew along the basis in force")
+    return Claim(False, "what was learned along the new basis before the refresh stays where it is")
+
+
 def claims_of(routing: Routing, measured: Measured, *, equal_hyperparameters: bool = True) -> dict[Guarantee, Claim]:
     """`guarantees` of settings and a measured optimizer."""
     return guarantees(
@@ -190,7 +254,7 @@ def explanation(routing: Routing, measured: Measured, *, equal_hyperparameters: 
             for name, residual in measured.residuals.items()
         )
     claims = claims_of(routing, measured, equal_hyperparameters=equal_hyperparameters)
-    lines = [f"{name:<22}{'yes' if claim.holds else 'no':<5}{claim.why}" for name, claim in claims.items()]
+    lines = [f"{name:<24}{'yes' if claim.holds else 'no':<5}{claim.why}" for name, claim in claims.items()]
     notes = []
     if routing.intervention == "erase" and routing.moves_the_point:
         notes = ["Windup: the optimizer's point keeps what erase drops, and may run away from the model that is seen."]

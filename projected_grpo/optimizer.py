@@ -151,7 +151,10 @@ class RoutedOptimizer(Wrapper):
         seen = self._split.project(fed.deployed)  # before base may write into it
         with self._vectors_kept_on_failure(before), lent(found.loans(fed)):
             self._progress = self._stepped(progress)
-        self._record = StepRecord(accumulated, seen, norm, norm_fed, list(found.g), before, progress.start, self._split)
+        covered = [name for name in self._deployed if name in self.basis and len(self.basis[name])]
+        self._record = StepRecord(
+            accumulated, seen, norm, norm_fed, list(found.g), before, progress.start, self._split, covered
+        )
         return loss
 
     def _fed(self, found: Found, norm: Tensor) -> Fed:
@@ -219,11 +222,14 @@ class RoutedOptimizer(Wrapper):
     def diagnostics(self) -> Diagnostics:
         """What the last step did, computed now, with one synchronisation with the device.
 
-        To be called before anything else moves the deployed vectors.
+        To be called before anything else moves the vectors.
         """
         if self._record is None:
             return Diagnostics()
-        return self._record.read({name: p.detach() for name, p in self._deployed.items()})
+        deployed, quarantine = (
+            {name: p.detach() for name, p in vectors.items()} for vectors in (self._deployed, self._quarantine)
+        )
+        return self._record.read(deployed, quarantine)
 
     def explain(self) -> str:
         """A table of what this configuration guarantees, each with its theorem or the hypothesis that is missing.

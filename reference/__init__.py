@@ -5,6 +5,7 @@ Written on torch and the standard library alone, but for `loop` (transformers, t
 """
 
 from reference.clip import ClipPolicy, clip_factor, global_norm
+from reference.drift import Drift, drift
 from reference.optimizers import SGD, AdamW, Optimizer
 from reference.routed_step import Intervention, RoutedState, Routing, Space, gradient_parts, initial, routed_step
 from reference.split import Gate, SplitResult, SplitRule, split
@@ -14,6 +15,7 @@ __all__ = [
     "SGD",
     "AdamW",
     "ClipPolicy",
+    "Drift",
     "ForeignTapeError",
     "Gate",
     "Intervention",
@@ -27,6 +29,7 @@ __all__ = [
     "TapeError",
     "TruncatedTapeError",
     "clip_factor",
+    "drift",
     "global_norm",
     "gradient_parts",
     "initial",

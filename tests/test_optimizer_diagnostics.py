@@ -6,6 +6,7 @@ import pytest
 import torch
 from routed_toys import (
     SHAPES,
+    SPACES,
     gradients,
     make_basis,
     make_pairs,
@@ -15,9 +16,13 @@ from routed_toys import (
     take,
     values,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
+from projected_grpo.basis import Basis
+from projected_grpo.diagnostics import DRIFT_OPPOSITION_LIMIT, DRIFT_RATIO_LIMIT, Diagnostics
 from projected_grpo.optimizer import RoutedOptimizer
+from projected_grpo.vectors import VectorPair
+from reference import drift
 
 
 def test_diagnostics_against_their_formulas() -> None:
@@ -26,6 +31,7 @@ def test_diagnostics_against_their_formulas() -> None:
     empty = optimizer.diagnostics()
     assert empty.cos_pre is None
     assert empty.fired_share is None
+    assert empty.warnings == []
     start = values(pairs)
     take(optimizer, pairs, range(2))
     before = values(pairs)
@@ -53,6 +59,59 @@ def test_diagnostics_against_their_formulas() -> None:
     assert shown.hackward_share_parameters == pytest.approx(share(displacement), rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_the_drift_gauges_are_the_specifications(space: str, dtype: torch.dtype) -> None:
+    pairs = {
+        name: VectorPair(*(nn.Parameter(v.detach().to(dtype)) for v in pair if v is not None))
+        for name, pair in make_pairs().items()
+    }
+    rows = make_basis().to(dtype=dtype)
+    optimizer = RoutedOptimizer(torch.optim.SGD(parameters(pairs), lr=0.1), pairs, rows, space=space)
+    start = {name: pair.deployed.detach().clone() for name, pair in pairs.items()}
+    for step in range(3):
+        for name, g in gradients(step).items():
+            pairs[name].deployed.grad = g.to(dtype)
+        optimizer.step()
+        shown = optimizer.diagnostics()
+        displacement = {name: (pair.deployed.detach() - start[name]).double() for name, pair in pairs.items()}
+        quarantine = {name: pair.quarantine.detach().double() for name, pair in pairs.items()}
+        exact = drift(displacement, quarantine, {name: V.double() for name, V in rows.items()})
+        rel = 64 * torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+        rounded = torch.finfo(dtype).eps  # what is off V is stored in the dtype of the vectors
+        assert shown.drift_ratio == pytest.approx(exact.ratio, rel=rel + rounded)
+        assert shown.drift_opposition == pytest.approx(exact.opposition, rel=rel, abs=rel)
+
+
+def noisy_run(space: str, *, paired: bool) -> Diagnostics:
+    """A constant learning rate on something to learn off the basis, and noise everywhere; 201 steps, one-sided."""
+    draw = torch.Generator().manual_seed(4)
+    V = torch.linalg.qr(torch.randn(64, 8, generator=draw))[0].T
+    signal = torch.randn(64, generator=draw)
+    signal -= V.T @ (V @ signal)
+    pair = VectorPair(nn.Parameter(torch.zeros(64)), nn.Parameter(torch.zeros(64)))
+    optimizer = RoutedOptimizer(torch.optim.SGD([*pair], lr=0.01), {"m": pair}, Basis({"m": V}), space=space)
+    noise = torch.zeros(64)
+    for step in range(201):  # odd, so that pairs do not cancel to rounding
+        noise = -noise if paired and step % 2 else torch.randn(64, generator=draw)
+        pair.deployed.grad = 0.3 * signal + noise
+        optimizer.step()
+    return optimizer.diagnostics()
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_gauges_flag_rectified_noise_and_no_run_that_rectifies_what_it_learned(paired: bool) -> None:
+    for space in ("gradient", "update"):
+        flagged = noisy_run(space, paired=paired)
+        assert flagged.drift_ratio > DRIFT_RATIO_LIMIT
+        assert flagged.drift_opposition > DRIFT_OPPOSITION_LIMIT
+        assert [told.split()[0] for told in flagged.warnings] == ["drift_ratio", "drift_opposition"]
+    healthy = noisy_run("displacement", paired=paired)
+    assert healthy.drift_ratio < DRIFT_RATIO_LIMIT / 2
+    assert healthy.drift_opposition == pytest.approx(0, abs=1e-3)
+    assert healthy.warnings == []
+
+
 def test_diagnostics_of_nothing_are_zero() -> None:
     """A step on zero gradients, and one on no gradients at all."""
     pairs = make_pairs()
@@ -62,6 +121,7 @@ def test_diagnostics_of_nothing_are_zero() -> None:
     optimizer.step()
     shown = optimizer.diagnostics()
     assert (shown.cos_pre, shown.hackward_share_update, shown.hackward_share_parameters) == (0.0, 0.0, 0.0)
+    assert (shown.drift_ratio, shown.drift_opposition) == (0.0, 0.0)
     optimizer.zero_grad()
     optimizer.step()
     assert optimizer.diagnostics().axes == 0

@@ -4,24 +4,36 @@ from typing import Literal
 
 from invariants.contracts.adapter import AdaptedLinear, AdapterFactory, AdapterSetting
 from invariants.contracts.claims import Claims
-from invariants.contracts.routed_step import StepFactory, StepFunction, Stepped, Stepper, StepSetting
+from invariants.contracts.extraction import ContrastiveProblem, ExtractionFunction, ExtractionSetting, Floor
+from invariants.contracts.grpo import GRPO, GRPOBatch, GRPOLoss, GRPOSetting
+from invariants.contracts.routed_step import LOGGED, StepFactory, StepFunction, Stepped, Stepper, StepSetting
 from invariants.contracts.split import SplitFunction, SplitSetting, label_of
 
-Capability = Literal["split", "routed_step", "adapter"]
-Setting = SplitSetting | StepSetting | AdapterSetting
+Capability = Literal["split", "routed_step", "adapter", "grpo", "extraction"]
+Setting = SplitSetting | StepSetting | AdapterSetting | GRPOSetting | ExtractionSetting
 
 SETTINGS: dict[Capability, type[Setting]] = {
     "split": SplitSetting, "routed_step": StepSetting, "adapter": AdapterSetting,
+    "grpo": GRPOSetting, "extraction": ExtractionSetting,
 }  # fmt: skip
 """The kind of setting that each capability has; made without arguments, it is the default."""
 
 __all__ = [
+    "GRPO",
+    "LOGGED",
     "SETTINGS",
     "AdaptedLinear",
     "AdapterFactory",
     "AdapterSetting",
     "Capability",
     "Claims",
+    "ContrastiveProblem",
+    "ExtractionFunction",
+    "ExtractionSetting",
+    "Floor",
+    "GRPOBatch",
+    "GRPOLoss",
+    "GRPOSetting",
     "Setting",
     "SplitFunction",
     "SplitSetting",

@@ -14,7 +14,8 @@ class AdaptedLinear:
     """One adapted Linear, made fresh for every check; what is None is reported as not applicable.
 
     `merge` puts the adapter into the weight that `weight` shows, `unmerge` takes it out again. `export` gives the
-    tensors of the model as deployed, by name, with the merged weight under the name "weight".
+    tensors of the model as deployed, by name, with the merged weight under the name "weight". `checkpoint` gives the
+    tensors that the adapter's own checkpoint would hold, by name, as they are handed to what writes it.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -26,6 +27,7 @@ class AdaptedLinear:
     merge: Callable[[], object] | None = None
     unmerge: Callable[[], object] | None = None
     export: Callable[[], Mapping[str, Tensor]] | None = None
+    checkpoint: Callable[[], Mapping[str, Tensor]] | None = None
 
 
 AdapterFactory = Callable[[Tensor, Tensor | None], AdaptedLinear]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -12,28 +12,43 @@ from reference import ClipPolicy, Intervention, Optimizer, Space, SplitRule
 
 
 class Stepped(NamedTuple):
-    """What a step shows: both vectors of every module after it, and the gradients that its optimizer was fed.
+    """What a step shows: both vectors of every module after it, the gradients that its optimizer was fed, and the log.
 
-    The tensors may be live parameters; the suite copies them. A plain tuple of two or four mappings will do.
+    The tensors may be live parameters; the suite copies them. A plain tuple of two, four or five mappings will do.
+    logged: any of the values that are named in LOGGED, as the loop logged them for this step.
     """
 
     deployed: Mapping[str, Tensor]
     quarantine: Mapping[str, Tensor]
     deployed_grad: Mapping[str, Tensor | None] | None = None
     quarantine_grad: Mapping[str, Tensor | None] | None = None
+    logged: Mapping[str, float] | None = None
 
 
-StepFunction = Callable[[dict[str, Tensor]], Stepped | tuple[Mapping[str, Tensor], ...]]
+LOGGED = ("grad_norm_pre_clip", "grad_norm_post_clip", "cos_pre", "drift_ratio", "drift_opposition")
+"""The logged values that the suite knows: norms of the accumulated gradient and of what was fed, the share of the
+accumulated gradient that is hack-ward, and the gauges of reference.drift on what was learned up to this step."""
+
+
+StepFunction = Callable[[dict[str, Tensor]], Stepped | tuple[Mapping[str, Any], ...]]
 """Takes the accumulated gradient of every module, {(r,)}, and makes one training step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stepper:
-    """A step together with a way to save and restore all that it needs to go on, parameters included."""
+    """A step, and what else a loop can do; what is None is reported as not applicable.
+
+    state_dict, load_state_dict: save and restore all that the loop needs to go on, parameters included.
+    accumulate: takes one micro-batch's gradient {(r,)} without stepping; the next step brings the last one, and is
+        made on the sum of all.
+    refresh: replaces the basis {(k, r)} from the next step on.
+    """
 
     step: StepFunction
     state_dict: Callable[[], object] | None = None
     load_state_dict: Callable[[object], object] | None = None
+    accumulate: Callable[[dict[str, Tensor]], object] | None = None
+    refresh: Callable[[dict[str, Tensor]], object] | None = None
 
 
 class StepFactory(Protocol):

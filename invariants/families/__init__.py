@@ -1,3 +1,32 @@
 """The invariants, a family a file; importing this package registers them in the order in which they are reported."""
+# ruff: noqa: I001  (sorted, they would be reported in the order of the alphabet)
 
-from invariants.families import split, clip, optimizer, agreement, adapter  # noqa: F401, I001  (the order is the report's)
+from invariants.families import (
+    split,
+    cos_pre,
+    clip,
+    optimizer,
+    agreement,
+    composition,
+    refresh,
+    drift,
+    adapter,
+    grpo,
+    grpo_tokens,
+    extraction,
+)
+
+__all__ = [
+    "adapter",
+    "agreement",
+    "clip",
+    "composition",
+    "cos_pre",
+    "drift",
+    "extraction",
+    "grpo",
+    "grpo_tokens",
+    "optimizer",
+    "refresh",
+    "split",
+]

@@ -4,6 +4,7 @@ y = W x + b + U diag(deployed + quarantine) Vh x
 """
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from invariants.bounds import gamma
@@ -231,6 +232,36 @@ def export(trial: AdapterTrial) -> Measurement | None:
         *(same_bits(shipped[name].detach(), without[name].detach(), f"{trial.case.label}, {name}") for name in shipped),
     ]
     return worst(measured, occurred={"quarantine is not zero": nonzero})
+
+
+@invariant(
+    "adapter.saves", theorem="T14, T15", capability="adapter", events=("tensors stored",),
+    reads="what it stores: give it an export or a checkpoint",
+)  # fmt: skip
+def saves(trial: AdapterTrial) -> Measurement | None:
+    """What is exported and checkpointed can be stored by safetensors, and reads back bit for bit.
+
+    Fails when: a run trains to its end and cannot be saved, or not as what it is.
+
+    Likely cause: a factor of a decomposition is not contiguous (U of an SVD is stored by columns), or two names share
+    memory.
+    """
+    module = trial.make()
+    measured = []
+    for kind, stored in (("export", module.export), ("checkpoint", module.checkpoint)):
+        if stored is None:
+            continue
+        tensors, where = dict(stored()), f"{trial.case.label}, {kind}"
+        try:
+            read = load(save(tensors))
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split()).partition(". ")[0]
+            measured.append(Measurement(float("inf"), 0.0, f"{where}: {reason}", {"tensors stored": len(tensors)}))
+            continue
+        for name, tensor in tensors.items():
+            same = same_bits(read[name], tensor.detach(), f"{where}, {name}", occurred={"tensors stored": 1})
+            measured.append(same)
+    return worst(measured) if measured else None
 
 
 @invariant("adapter.frozen_basis", theorem="T15", capability="adapter", events=("backward twice",))

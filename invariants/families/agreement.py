@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from invariants.bounds import removed_error, unit_roundoff
-from invariants.families.clip import clip_rounding
 from invariants.families.optimizer import drift, happened
 from invariants.hypotheses import has_a_reference, strength
 from invariants.measurement import Events, Measurement, elementwise, worst
@@ -40,7 +39,9 @@ def matches_reference(trial: StepTrial) -> Measurement:
             occurred = happened(trial, own)
         for kind, mine in (("deployed", own.deployed), ("quarantine", own.quarantine)):
             theirs = Path.of({name: p[0] for name, p in mine.items()}, [getattr(state, kind) for state in exact])
-            rounding = drift(trial, mine, theirs)
+            # Outside gradient space the quarantine is a part of the point, and rounded where that is.
+            apart = trial.setting.space == "gradient"
+            rounding = drift(trial, mine, theirs) if apart else drift(trial, own.deployed, own.quarantine, theirs)
             for name, path in mine.items():
                 moves = (sensitivity(trial, state, name, d) for state, d in zip(exact, fed_errors[name], strict=True))
                 bound = rounding + torch.stack(list(accumulate(moves)))  # (steps, r)
@@ -57,7 +58,7 @@ def fed_error(trial: StepTrial, name: str) -> Iterator[Tensor]:
     factor_error = 0.0
     if trial.max_norm is not None:
         # Whichever norm it is that is clipped: a factor below 1 means that it reaches the limit, up to epsilon.
-        factor_error = clip_rounding(trial) + trial.setting.clip_epsilon / trial.max_norm
+        factor_error = trial.norm_rounding + trial.setting.clip_epsilon / trial.max_norm
     largest = torch.zeros_like(trial.start[name])
     for g in (gradients[name] for gradients in trial.gradients):
         parts = g.abs() + scale * (V.abs().T @ (V @ g).abs())  # |kept| and |removed| are at most this

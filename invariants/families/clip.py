@@ -31,6 +31,12 @@ def fed_at_every_step(trajectory: Trajectory) -> list[Tensor] | None:
     return [torch.cat(present) for present in both] if all(both) else None
 
 
+def beyond(value: float, limit: float) -> float:
+    """How far a value is above a limit, at least 0; NaN stays NaN, which no bound allows."""
+    excess = value - limit
+    return 0.0 if excess <= 0 else excess
+
+
 def parts_error(trial: StepTrial, step: int, factor: float = 1.0) -> float:
     """Forward error, in norm, of both parts of one step's gradient scaled by `factor` before the split."""
     rule, u = trial.setting.rule, unit_roundoff(trial.dtype)
@@ -41,20 +47,6 @@ def parts_error(trial: StepTrial, step: int, factor: float = 1.0) -> float:
         amplified = factor * (1 + scale) * g.abs()
         total += float(removed.norm()) + float((removed + 2 * u * amplified).norm())
     return total
-
-
-def count(trial: StepTrial) -> int:
-    """How many coordinates a gradient has, over all modules."""
-    return sum(g.numel() for g in trial.gradients[0].values())
-
-
-def clip_rounding(trial: StepTrial) -> float:
-    """Relative error of a norm over both sets, and of the factor made from it.
-
-    Norms of half types are accumulated in float32, as torch does it; what is rounded to the dtype itself is few.
-    """
-    wide = trial.dtype if trial.dtype in (torch.float64, torch.float32) else torch.float32
-    return gamma(2 * count(trial) + 8, wide) + gamma(8, trial.dtype)
 
 
 @invariant(
@@ -71,10 +63,10 @@ def covers_both(trial: StepTrial) -> Measurement | None:
     shown = fed_at_every_step(trial.run("route"))
     if shown is None or trial.max_norm is None:
         return None
-    bound = clip_rounding(trial) * trial.max_norm
+    bound = trial.norm_rounding * trial.max_norm
     return worst(
         Measurement(
-            max(0.0, float(v.norm()) - trial.max_norm), bound, f"{trial.case.label}, step {step}",
+            beyond(float(v.norm()), trial.max_norm), bound, f"{trial.case.label}, step {step}",
             {"clip fired": int(norm > trial.max_norm)},
             scale=trial.max_norm,
         )
@@ -101,14 +93,14 @@ def reaches_limit(trial: StepTrial) -> Measurement | None:
     shown = fed_at_every_step(trial.run("route"))
     if shown is None or trial.max_norm is None:
         return None
-    limit, epsilon, rounding = trial.max_norm, trial.setting.clip_epsilon, clip_rounding(trial)
+    limit, epsilon, rounding = trial.max_norm, trial.setting.clip_epsilon, trial.norm_rounding
     measured = []
     for step, (v, norm) in enumerate(zip(shown, trial.norms, strict=True)):
         if norm <= limit:
             continue
         split_error = parts_error(trial, step, limit / norm) + _defect(trial) * limit
         bound = limit * (rounding + epsilon / norm) + (split_error if trial.setting.space == "gradient" else 0.0)
-        residual = max(0.0, limit - float(v.norm()))
+        residual = beyond(limit, float(v.norm()))
         where = f"{trial.case.label}, step {step}"
         measured.append(Measurement(residual, bound, where, {"clip fired": 1}, scale=limit))
     return worst(measured)
@@ -143,7 +135,7 @@ def common_factor(trial: StepTrial) -> Measurement | None:
             continue
         factor = float(a @ b / (b @ b))
         length = float(a.norm())
-        rounding = (8 * u + gamma(count(trial), torch.float64)) * length
+        rounding = (8 * u + gamma(trial.coordinates, torch.float64)) * length
         bound, where = 2 * abs(factor) * parts_error(trial, step) + rounding, f"{trial.case.label}, step {step}"
         fired = norm > trial.max_norm
         measured.append(
@@ -155,14 +147,23 @@ def common_factor(trial: StepTrial) -> Measurement | None:
 @invariant(
     "clip.takes_effect", theorem="T8", capability="routed_step", applies=limits_the_gradient, events=("clip fired",)
 )
-def takes_effect(trial: StepTrial) -> Measurement:
+def takes_effect(trial: StepTrial) -> Measurement | None:
     """A limit below some gradients' norms changes the run; this can be seen without the gradients that were fed.
+
+    Where it scales all steps alike there is nothing to see: AdamW, among others, takes no notice of a common factor.
+    Nor is there where what it takes from the longest move is below the rounding of the vectors that move.
 
     Fails when: a run with the limit is bit for bit the run without it.
 
     Likely cause: max_norm is configured and never passed on, or a generator of parameters was exhausted by the norm.
     """
+    limit = trial.max_norm or float("inf")
+    factors = {min(1.0, limit / norm) for norm in trial.norms if norm > 0}
+    if len(factors) < 2:
+        return None
     clipped, free = trial.run("route"), trial.run("route", clipped=False)
+    if (1 - min(factors)) * free.combined.moved <= 4 * unit_roundoff(trial.dtype) * free.combined.size:
+        return None
     changed = any(not torch.equal(p, free.combined[name]) for name, p in clipped.combined.items())
     residual = 0.0 if changed or not trial.steps_clipped else 1.0
     where = f"{trial.case.label}: limit {trial.max_norm:.3g}, longest gradient {max(trial.norms):.3g}"
@@ -180,7 +181,7 @@ def inactive_below(trial: StepTrial) -> Measurement:
     Likely cause: gradients are normalised instead of clipped, or the factor is not capped at 1.
     """
     scale = strength(trial.setting.rule)
-    limit = 4 * (1 + scale) * max(trial.norms)
+    limit = 4 * (1 + scale) * (max(trial.norms) or 1.0)
     intervention = "route" if "route" in trial.setting.interventions else trial.setting.interventions[-1]
     high = trial.advance(trial.fresh(intervention, max_norm=limit), trial.gradients)
     free = trial.run(intervention, clipped=False)
@@ -188,6 +189,38 @@ def inactive_below(trial: StepTrial) -> Measurement:
     pairs = ((high.deployed, free.deployed), (high.quarantine, free.quarantine))
     measured = (same_bits(a[name], b[name], f"{where}, {name}") for a, b in pairs for name in a)
     return worst(measured, occurred={"steps below the limit": trial.case.steps})
+
+
+@invariant(
+    "clip.logged_norms", theorem="T7", capability="routed_step", applies=has_a_clip, events=("clip fired",),
+    reads="the norms that it logs: let the step return them as a fifth mapping",
+)  # fmt: skip
+def logged_norms(trial: StepTrial) -> Measurement | None:
+    """The norm that is logged as pre-clip is the accumulated gradient's; the one that is logged as post-clip is that of
+    everything that was fed, and at most the limit where one factor covers both sets.
+
+    Fails when: a log shows another gradient's norm than it says.
+
+    Likely cause: the norm is taken after the clip and logged under the name of the norm before it, or only one of the
+    two sets is counted.
+    """
+    run = trial.run(trial.setting.interventions[-1])
+    fed, rounding, limit, lost = fed_at_every_step(run), trial.norm_rounding, trial.max_norm, trial.norm_underflow
+    pre, post = run.log("grad_norm_pre_clip"), run.log("grad_norm_post_clip")
+    measured = []
+    for step, norm in enumerate(trial.norms):
+        where, size = f"{trial.case.label}, step {step}", min(norm, limit or norm)
+        if pre is not None:
+            residual = abs(pre[step] - norm)
+            measured.append(Measurement(residual, rounding * norm + lost, f"{where}, pre-clip", scale=norm))
+        if post is not None and fed is not None:
+            length = float(fed[step].norm())
+            residual = abs(post[step] - length)
+            measured.append(Measurement(residual, rounding * length + lost, f"{where}, post-clip", scale=size))
+        if post is not None and limit is not None and scales_both_alike(trial.setting) is None:
+            excess = beyond(post[step], limit)
+            measured.append(Measurement(excess, rounding * limit, f"{where}, post-clip", scale=limit))
+    return worst(measured, occurred={"clip fired": trial.steps_clipped}) if measured else None
 
 
 @invariant(
@@ -204,7 +237,7 @@ def vanilla_norm(trial: StepTrial) -> Measurement | None:
     shown = fed_at_every_step(trial.run("route", clipped=False))
     if shown is None:
         return None
-    rounding = clip_rounding(trial)
+    rounding = trial.norm_rounding
     measured = (
         Measurement(
             abs(float(v.norm()) - norm),

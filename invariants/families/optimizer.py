@@ -3,6 +3,7 @@
 Every check replays a subject on recorded gradients (open loop): what the arms would have sampled is not its matter.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import product
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor
 
 from invariants.bounds import gamma, orthonormality_defect, trajectory_error
-from invariants.families.clip import clip_rounding
 from invariants.hypotheses import (
     can_keep_the_sum,
     can_match_erase,
@@ -94,10 +94,17 @@ def span(trial: StepTrial) -> Measurement:
     Likely cause: an optimizer with a preconditioner of its own for the quarantine (AdamW turns the direction).
     """
     route = trial.run("route")
+    return outside_the_span(trial, route, trial.basis)
+
+
+def outside_the_span(
+    trial: StepTrial, route: Trajectory, basis: Mapping[str, Tensor], *, since: int = 0
+) -> Measurement:
+    """What the quarantine holds off the span of a basis, after each step but the first `since`."""
     rounding = drift(trial, route.quarantine, route.deployed)
     measured = []
     for name, path in route.quarantine.items():
-        V, q = trial.basis[name], path[1:]  # (k, r), (steps, r)
+        V, q = basis[name], path[1 + since :]  # (k, r), (steps, r)
         through = rounding * (1 + float((V.abs().T @ V.abs()).sum(dim=1).max()))
         arbiter = gamma(sum(V.shape) + 2, torch.float64) * q.abs().amax(dim=1, keepdim=True) * (1 + V.abs().sum())
         bound = through + arbiter + orthonormality_defect(V) * q.norm(dim=1, keepdim=True)
@@ -106,14 +113,22 @@ def span(trial: StepTrial) -> Measurement:
     return worst(measured, occurred=happened(trial, route))
 
 
-def leak(trial: StepTrial, moves: dict[str, Tensor], vanillas: dict[str, Tensor], rounding: float) -> Measurement:
+def leak(
+    trial: StepTrial,
+    moves: dict[str, Tensor],
+    vanillas: dict[str, Tensor],
+    rounding: float,
+    *,
+    basis: Mapping[str, Tensor] | None = None,
+) -> Measurement:
     """The largest hack-ward coefficient relu(V(-move)), against what rounding can put there, beside vanilla's."""
-    vanilla = {name: torch.relu(-(d @ trial.basis[name].T)) for name, d in vanillas.items()}  # (steps, k)
+    basis = trial.basis if basis is None else basis
+    vanilla = {name: torch.relu(-(d @ basis[name].T)) for name, d in vanillas.items()}  # (steps, k)
     largest = max((float(c.max()) for c in vanilla.values() if c.numel()), default=0.0)
     hackward = torch.stack([c.any(dim=1) for c in vanilla.values()]).any(dim=0)  # (steps,)
     measured = []
     for name, d in moves.items():
-        V = trial.basis[name]
+        V = basis[name]
         bound = V.abs().sum(dim=1) * rounding + orthonormality_defect(V) * d.norm(dim=1, keepdim=True)
         measured.append(elementwise(torch.relu(-(d @ V.T)), bound, f"{trial.case.label}, {name}", scale=largest))
     return worst(measured, occurred={"vanilla moved hack-ward": int(hackward.sum())})
@@ -199,8 +214,9 @@ def deterministic(trial: StepTrial) -> Measurement:
     Likely cause: state shared between loops, random numbers drawn inside the step, or an argument kept and changed.
     """
     intervention = trial.setting.interventions[-1]
-    again = trial.advance(trial.fresh(intervention, max_norm=trial.max_norm), trial.gradients)
-    return _same_runs(trial, trial.run(intervention), again, "run twice")
+    # Both anew: the remembered run may have drawn its random numbers from the same seed as this check.
+    once, again = (trial.advance(trial.fresh(intervention, max_norm=trial.max_norm), trial.gradients) for _ in range(2))
+    return _same_runs(trial, once, again, "run twice")
 
 
 def _same_runs(trial: StepTrial, a: Trajectory, b: Trajectory, event: str, *, since: int = 0) -> Measurement:
@@ -280,7 +296,7 @@ def empty_module(trial: StepTrial) -> Measurement | None:
     deployed, expected = (Path({name: path[name] for name in empty}) for path in (route.deployed, vanilla.deployed))
     bound = drift(trial, route.deployed, vanilla.deployed)
     if trial.setting.clip == "joint":
-        bound += clip_rounding(trial) * max(deployed.size, expected.size)
+        bound += trial.norm_rounding * max(deployed.size, expected.size)
     moved = {"module without a basis moved": expected.distance > 0}
     zeros = (
         same_bits(q, torch.zeros_like(q), f"{trial.case.label}, {name}")

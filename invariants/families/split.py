@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from invariants.bounds import gamma, orthonormality_defect, removed_error, underflow, unit_roundoff
+from invariants.bounds import gamma, length, removed_error, underflow, underflow_in_removed, unit_roundoff
 from invariants.cases import orthonormal_rows
 from invariants.hypotheses import (
     is_a_projection,
@@ -27,17 +27,44 @@ from reference import split as reference_split
 
 def squares_stay_in_range(x: Tensor, dtype: torch.dtype) -> bool:
     """Whether norms of x can be computed by squaring without overflow and without losing digits to underflow."""
-    info = torch.finfo(dtype)
+    info = torch.finfo(accumulated_in(dtype))
     largest = float(x.abs().max()) if x.numel() else 0.0
-    return largest == 0.0 or (info.tiny / info.eps**2 < largest**2 and largest**2 * x.numel() < info.max * info.eps)
+    square = largest * largest  # infinite, where ** 2 would raise
+    return largest == 0.0 or (info.tiny / info.eps**2 < square and square * x.numel() < info.max * info.eps)
+
+
+def accumulated_in(dtype: torch.dtype) -> torch.dtype:
+    """What norms are accumulated in: float32 for the half types, as torch does it."""
+    return dtype if dtype in (torch.float64, torch.float32) else torch.float32
+
+
+def has_a_direction(trial: SplitTrial, factor: float = 1.0) -> bool:
+    """Whether a rescaling of what is kept, of `factor` times the gradient, is more than rounding and in range."""
+    unscaled = trial.g - trial.exact
+    in_range = all(squares_stay_in_range(factor * x, trial.dtype) for x in (trial.g, unscaled))
+    return in_range and length(unscaled) > 4 * length(trial.kept_bound)
+
+
+def squares_are_normal(trial: SplitTrial, factor: float) -> bool:
+    """Whether norms of `factor` times the gradient, and of what is kept, have only normal terms: they scale exactly."""
+    entries = factor * torch.cat([trial.g, trial.kept]).abs()
+    smallest = float(entries[entries > 0].min()) if bool(entries.any()) else 1.0
+    return smallest > torch.finfo(trial.dtype).tiny and smallest**2 > torch.finfo(accumulated_in(trial.dtype)).tiny
+
+
+def power_of_two_above(x: float) -> float:
+    """The least one that exceeds x, within what a float64 can be divided by; 1 for 0."""
+    return 2.0 ** min(max(math.frexp(x)[1], -1021), 1023) if x else 1.0
 
 
 def remainder_error(trial: SplitTrial) -> Tensor:
     """How far V kept may be from c - c_use, (k,): the error of kept seen through V, and rows that are only nearly
     orthonormal."""
-    through = trial.V.abs() @ trial.kept_bound  # (k,)
-    arbiter = gamma(trial.g.numel() + 2, torch.float64) * (trial.V.abs() @ (trial.kept.abs() + trial.g.abs()))
-    bound: Tensor = through + orthonormality_defect(trial.V) * trial.c_use.norm() + arbiter
+    r, V_abs = trial.g.numel(), trial.given.V_abs
+    through = V_abs @ trial.kept_bound  # (k,)
+    arbiter = gamma(r + 2, torch.float64) * (V_abs @ (trial.kept.abs() + trial.g.abs()))
+    lost = underflow(4 * r + 2, torch.float64)  # of the arbiter's two products
+    bound: Tensor = through + trial.given.defect * length(trial.c_use) + arbiter + lost
     return bound
 
 
@@ -67,10 +94,12 @@ def conservation(trial: SplitTrial) -> Measurement:
         bound = 2 * u * largest
     else:
         r, k = g.numel(), trial.V.shape[0]
-        computed = trial.c_use.abs() + trial.scale * gamma(r + 2, trial.dtype) * (trial.V.abs() @ g.abs())
-        terms = trial.V.abs().T @ computed  # S
+        lost = trial.scale * underflow(2 * r + 2, trial.dtype)
+        computed = trial.c_use.abs() + trial.scale * gamma(r + 2, trial.dtype) * (trial.given.V_abs @ g.abs()) + lost
+        terms = trial.given.V_abs.T @ computed  # S
         bound = gamma(k + 1, trial.dtype) * (g.abs() + terms) + gamma(k, trial.dtype) * terms + u * largest
-    tiny = underflow(2, trial.dtype)
+    # The subtraction and the sum; or two products of k terms each, on top of that, from the same coefficients.
+    tiny = underflow(2 if trial.setting.subtracts_stored else 4 * trial.V.shape[0] + 4, trial.dtype)
     return elementwise(total - g, bound + tiny, trial.case.label, occurred={"something removed": bool(removed.any())})
 
 
@@ -88,16 +117,18 @@ def pythagoras(trial: SplitTrial) -> Measurement:
 
     Likely cause: rows of V that are used without being orthonormal, or a coefficient that is scaled.
     """
-    kept, removed = trial.kept, trial.removed
-    errors = (kept.abs() * trial.removed_bound + removed.abs() * trial.kept_bound).sum()
-    errors = errors + (trial.removed_bound * trial.kept_bound).sum()
+    unit = power_of_two_above(trial.given.norm)  # exact to divide by; then no square overflows or underflows
+    kept, removed, kept_bound, removed_bound, c_use, g = (
+        x / unit for x in (trial.kept, trial.removed, trial.kept_bound, trial.removed_bound, trial.c_use, trial.g)
+    )
+    errors = (kept.abs() * removed_bound + removed.abs() * kept_bound + removed_bound * kept_bound).sum()
     arbiter = gamma(kept.numel() + 2, torch.float64) * (kept.abs() * removed.abs()).sum()
-    bound = errors + arbiter + orthonormality_defect(trial.V) * trial.c_use.square().sum()
+    bound = errors + arbiter + trial.given.defect * c_use.square().sum() + underflow(2 * g.numel(), torch.float64)
     return elementwise(
         kept @ removed,
         bound,
         trial.case.label,
-        scale=trial.g @ trial.g,
+        scale=g @ g,
         occurred={"something removed": bool(removed.any())},
     )
 
@@ -136,8 +167,8 @@ def idempotence(trial: SplitTrial) -> Measurement:
     """
     _, again = trial.split(trial.kept, trial.V)
     left = remainder_error(trial)  # (k,) at most this much of each coefficient survives
-    rounding = removed_error(trial.kept, trial.V, trial.scale, trial.dtype)
-    bound = trial.scale * (trial.V.abs().T @ left) + rounding
+    rounding = removed_error(trial.kept, trial.V, trial.scale, trial.dtype) + trial.subtraction_error(trial.kept)
+    bound = trial.scale * (trial.given.V_abs.T @ left) + rounding
     return elementwise(
         again, bound, trial.case.label, scale=trial.removed, occurred={"something removed": bool(trial.removed.any())}
     )
@@ -151,17 +182,25 @@ def homogeneity(trial: SplitTrial) -> Measurement | None:
 
     Likely cause: an absolute threshold or epsilon in the gate or in the projection.
     """
-    if trial.setting.preserve_magnitude and not squares_stay_in_range(trial.g, trial.dtype):
+    preserves, dtype = trial.setting.preserve_magnitude, trial.dtype
+    if preserves and not has_a_direction(trial):
         return None
+    lost = trial.scale * trial.given.underflow_in_removed + underflow(1, dtype)  # of either part, (r,)
+    if preserves:  # and then made longer with what was kept
+        lost = lost * (trial.given.norm / length(trial.g - trial.exact)) + underflow(1, dtype)
     measured = []
     for factor in (2.0, 0.25, 64.0):
         scaled = trial.g * factor
-        if float(scaled.abs().max()) > torch.finfo(trial.dtype).max / 2**10:
+        if not trial.fits(factor * trial.given.norm):
             continue
-        tiny = underflow(trial.g.numel() + trial.V.shape[0] + 4, trial.dtype) * (1 + factor)
+        if preserves and not (has_a_direction(trial, factor) and squares_are_normal(trial, factor)):
+            continue
+        if not torch.equal(scaled.to(dtype).double(), scaled):
+            continue  # it lost digits below the normal range before the subject saw it
+        tiny = lost * (1 + factor)
         for part, at_one in zip(trial.split(scaled, trial.V), trial.parts, strict=True):
             measured.append(elementwise(part - factor * at_one, tiny, f"{trial.case.label}, times {factor:g}"))
-    return worst(measured, occurred={"something removed": bool(trial.removed.any())})
+    return worst(measured, occurred={"something removed": bool(trial.removed.any())}) if measured else None
 
 
 @invariant(
@@ -177,12 +216,16 @@ def additivity(trial: SplitTrial) -> Measurement:
     g, V, u = trial.g, trial.V, unit_roundoff(trial.dtype)
     other = trial.g.roll(1)
     total = (g + other).to(trial.dtype).double()  # what the subject gets, rounded
-    through = trial.scale * (V.abs().T @ (V.abs() @ (u * total.abs())))
+    V_abs = trial.given.V_abs
+    through = trial.scale * (V_abs.T @ (V_abs @ (u * total.abs())))
     rounding = sum(
-        (removed_error(x, V, trial.scale, trial.dtype) for x in (g, other, total)), start=torch.zeros_like(g)
+        (removed_error(x, V, trial.scale, trial.dtype) + trial.subtraction_error(x) for x in (g, other, total)),
+        start=torch.zeros_like(g),
     )
-    removed_bound = rounding + through + gamma(2, torch.float64) * trial.scale * V.abs().T @ (V.abs() @ total.abs())
-    kept_bound = removed_bound + 4 * u * (g.abs() + other.abs() + total.abs() + removed_bound)
+    removed_bound = rounding + through + gamma(2, torch.float64) * trial.scale * V_abs.T @ (V_abs @ total.abs())
+    kept_bound = (
+        removed_bound + 4 * u * (g.abs() + other.abs() + total.abs() + removed_bound) + underflow(3, trial.dtype)
+    )
     parts, others, totals = trial.parts, trial.split(other, V), trial.split(total, V)
     measured = (
         elementwise(whole - a - b, bound + 4 * u * (a.abs() + b.abs()), trial.case.label, scale=trial.removed)
@@ -231,9 +274,11 @@ def span(trial: SplitTrial) -> Measurement:
     """
     V, removed = trial.V, trial.removed
     outside = removed - V.T @ (V @ removed)
-    through = trial.removed_bound + V.abs().T @ (V.abs() @ trial.removed_bound)
-    arbiter = gamma(sum(V.shape) + 2, torch.float64) * (removed.abs() + V.abs().T @ (V.abs() @ removed.abs()))
-    bound = through + arbiter + orthonormality_defect(V) * trial.c_use.norm()
+    V_abs = trial.given.V_abs
+    through = trial.removed_bound + V_abs.T @ (V_abs @ trial.removed_bound)
+    arbiter = gamma(sum(V.shape) + 2, torch.float64) * (removed.abs() + V_abs.T @ (V_abs @ removed.abs()))
+    arbiter = arbiter + underflow_in_removed(V, torch.float64)
+    bound = through + arbiter + trial.given.defect * length(trial.c_use)
     return elementwise(
         outside, bound, trial.case.label, scale=removed, occurred={"something removed": bool(removed.any())}
     )
@@ -260,8 +305,8 @@ def matches_reference(trial: SplitTrial) -> Measurement | None:
     rescaling = _rescaling_error(trial)
     if rescaling is None:
         return None
-    difference = (trial.kept - exact.kept).norm()
-    return worst([removed, elementwise(difference, rescaling, trial.case.label, scale=trial.g.norm())])
+    difference = torch.tensor(length(trial.kept - exact.kept), dtype=torch.float64)
+    return worst([removed, elementwise(difference, rescaling, trial.case.label, scale=trial.given.norm)])
 
 
 def _rescaling_error(trial: SplitTrial) -> float | None:
@@ -269,14 +314,11 @@ def _rescaling_error(trial: SplitTrial) -> float | None:
 
     With e the error of kept before rescaling, the direction is off by at most 2 e / (|kept| - e).
     """
-    if not squares_stay_in_range(trial.g, trial.dtype):
+    if not has_a_direction(trial):
         return None
-    unscaled = trial.g - trial.V.T @ trial.c_use
-    e = float(trial.kept_bound.norm())
-    if float(unscaled.norm()) <= 4 * e:
-        return None
+    kept, e = length(trial.g - trial.exact), length(trial.kept_bound)
     norms = gamma(2 * trial.g.numel() + 8, trial.dtype) + gamma(2 * trial.g.numel() + 8, torch.float64)
-    return float(trial.g.norm()) * (2 * e / (float(unscaled.norm()) - e) + norms)
+    return trial.given.norm * (2 * e / (kept - e) + norms)
 
 
 @invariant("split.empty_basis", theorem="T1", capability="split", events=("gradient is not zero",))
@@ -310,7 +352,8 @@ def zero_rows(trial: SplitTrial) -> Measurement | None:
     """
     padded = torch.cat([trial.V, torch.zeros(2, trial.g.numel(), dtype=torch.float64)])
     _, removed = trial.split(trial.g, padded)
-    bound = trial.removed_bound + removed_error(trial.g, padded, trial.scale, trial.dtype)
+    own = removed_error(trial.g, padded, trial.scale, trial.dtype) + trial.subtraction_error(trial.g)
+    bound = trial.removed_bound + own
     return elementwise(
         removed - trial.removed, bound, trial.case.label, scale=trial.removed,
         occurred={"something removed": bool(trial.removed.any())},
@@ -333,13 +376,13 @@ def preserves_magnitude(trial: SplitTrial) -> Measurement | None:
     """
     if _rescaling_error(trial) is None:
         return None
-    residual = trial.kept.norm() - trial.g.norm()
-    bound = gamma(2 * trial.g.numel() + 8, trial.dtype) * trial.g.norm()
+    residual = torch.tensor(length(trial.kept) - trial.given.norm, dtype=torch.float64)
+    bound = gamma(2 * trial.g.numel() + 8, trial.dtype) * trial.given.norm
     return elementwise(
         residual,
         bound,
         trial.case.label,
-        scale=trial.g.norm(),
+        scale=trial.given.norm,
         occurred={"something removed": bool(trial.removed.any())},
     )
 

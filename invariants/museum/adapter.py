@@ -67,6 +67,10 @@ class Adapted:
     def export(self) -> dict[str, Tensor]:
         return {"weight": self.pristine + self.learned(self.deployed)}
 
+    def checkpoint(self) -> dict[str, Tensor]:
+        factors = {"U": self.U.contiguous(), "Vh": self.Vh.contiguous()}
+        return {**factors, "deployed": self.deployed.detach(), "quarantine": self.quarantine.detach()}
+
 
 def factory(adapted: type[Adapted]) -> AdapterFactory:
     """Makes a fresh adapted Linear of this class whenever it is called."""
@@ -76,7 +80,7 @@ def factory(adapted: type[Adapted]) -> AdapterFactory:
         return AdaptedLinear(
             forward=made.forward, deployed=made.deployed, quarantine=made.quarantine, ablated=made.ablated,
             as_base=made.as_base, weight=lambda: made.weight, merge=made.merge, unmerge=made.unmerge,
-            export=made.export,
+            export=made.export, checkpoint=made.checkpoint,
         )  # fmt: skip
 
     return make
@@ -97,7 +101,11 @@ def broken_adapter(
     return show
 
 
-@broken_adapter("multiplied out instead of added to W x", caught_by="adapter.identity_at_zero")
+@broken_adapter(
+    "multiplied out instead of added to W x",
+    caught_by="adapter.identity_at_zero",
+    also={"adapter.ablation": "this forward knows no views, so an ablation changes nothing"},
+)
 class MultipliedOut(Adapted):
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, (self.U * (self.S + self.trained())) @ self.Vh, self.bias)
@@ -121,14 +129,18 @@ class DecomposedUnderAutograd(Adapted):
         return super().decomposed(weight.requires_grad_())
 
 
-@broken_adapter("decomposition cached by shape", caught_by="adapter.matches_reference", bug=19)
-class DecompositionCachedByShape(Adapted):
-    cache: ClassVar[dict[torch.Size, tuple[Tensor, Tensor, Tensor]]] = {}
+@broken_adapter("decomposition cached by the name of the layer", caught_by="adapter.matches_reference", bug=19)
+class DecompositionCachedByName(Adapted):
+    """The shape is part of the key, for the cache looks at that; the weight under the name is another one by then."""
+
+    name = "layers.0.mlp.up_proj"
+    cache: ClassVar[dict[tuple[str, torch.Size], tuple[Tensor, Tensor, Tensor]]] = {}
 
     def decomposed(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if weight.shape not in self.cache:
-            self.cache[weight.shape] = super().decomposed(weight)
-        return self.cache[weight.shape]
+        key = (self.name, weight.shape)
+        if key not in self.cache:
+            self.cache[key] = super().decomposed(weight)
+        return self.cache[key]
 
 
 @broken_adapter("weight trained too", caught_by="adapter.frozen_basis")
@@ -155,6 +167,17 @@ class UnpairedSigns(Adapted):
 class AblationDisablesTheAdapter(Adapted):
     def ablated(self) -> AbstractContextManager[None]:
         return self.seen_as("base")
+
+
+@broken_adapter(
+    "ablation zeroes a factor whose initial value was subtracted elsewhere", caught_by="adapter.ablation", bug=17
+)
+class AblationZeroesTheFactor(Adapted):
+    """The quarantine is what a factor has moved from S, and W lacks that S; an ablation sets the factor to zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y - (x @ self.Vh.T * self.S) @ self.U.T if self.view == "deployed" else y
 
 
 @broken_adapter("ablation restored without finally", caught_by="adapter.ablation_restores", bug=16)
@@ -189,7 +212,11 @@ class QuarantineNotMerged(Adapted):
         self.weight, self.merged = self.pristine + self.learned(self.deployed), True
 
 
-@broken_adapter("merged and hooked at once", caught_by="adapter.merge")
+@broken_adapter(
+    "merged and hooked at once",
+    caught_by="adapter.merge",
+    also={"adapter.unmerge": "the pristine weight is overwritten, and nothing is left to go back to"},
+)
 class MergedAndHooked(Adapted):
     def merge(self) -> None:
         self.weight = self.pristine = self.pristine + self.learned(self.trained())
@@ -220,3 +247,9 @@ class GradientNotCleared(Adapted):
         super().__init__(weight, bias)
         buffer = torch.zeros_like(self.S)
         self.deployed.register_hook(lambda g: buffer.add_(g).clone())  # type: ignore[no-untyped-call]
+
+
+@broken_adapter("U is stored as the decomposition returned it", caught_by="adapter.saves", bug=42)
+class CheckpointNotContiguous(Adapted):
+    def checkpoint(self) -> dict[str, Tensor]:
+        return {**super().checkpoint(), "U": self.U}

@@ -1,125 +1,42 @@
-"""A training loop over two parameter sets on torch.optim, and what goes wrong with it: each broken one overrides
-one method."""
+"""What goes wrong with a training loop that splits gradients: each broken one overrides one method."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from invariants.contracts import StepFactory, Stepped, Stepper, StepSetting
-from invariants.museum.fault import exhibit
-from invariants.subject import Subject
-from reference import SGD
+from invariants.museum.loop import (
+    ADAMW,
+    LR,
+    MOMENTUM,
+    PRESERVING,
+    SETTING,
+    AdamWLoop,
+    Gradients,
+    Loop,
+    Parts,
+    PreservingLoop,
+    broken_loop,
+    factory,
+)
+from invariants.registry import all_but
 
-LR, MOMENTUM = 0.1, 0.9
-SETTING = StepSetting(optimizer="SGD", reference=SGD(lr=LR, momentum=MOMENTUM), clip_epsilon=0.0)
-
-Gradients = dict[str, Tensor]  # module -> (r,)
-Parts = dict[str, tuple[Tensor, Tensor | None]]  # module -> what the deployed and the quarantine vector are fed
-
-
-class Loop:
-    """Clip, split, feed, step."""
-
-    def __init__(self, start: Gradients, basis: Gradients, *, intervention: str, max_norm: float | None) -> None:
-        self.basis, self.intervention, self.max_norm = basis, intervention, max_norm
-        self.deployed = {name: nn.Parameter(p) for name, p in start.items()}
-        self.quarantine = {name: nn.Parameter(torch.zeros_like(p)) for name, p in start.items()}
-        self.optimizer = self.optimizer_over([*self.deployed.values()], [*self.quarantine.values()])
-
-    def optimizer_over(self, deployed: list[nn.Parameter], quarantine: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD([*deployed, *quarantine], lr=LR, momentum=MOMENTUM)
-
-    def step(self, g: Gradients) -> Stepped:
-        self.refuse_non_finite(g)
-        self.feed(self.parts(g))
-        self.optimizer.step()
-        deployed_grad, quarantine_grad = (
-            {name: p.grad for name, p in vectors.items()} for vectors in (self.deployed, self.quarantine)
-        )
-        return Stepped(self.deployed, self.quarantine, deployed_grad, quarantine_grad)
-
-    def refuse_non_finite(self, g: Gradients) -> None:
-        if not all(t.isfinite().all() for t in g.values()):
-            raise ValueError("a gradient is not finite")
-
-    def parts(self, g: Gradients) -> Parts:
-        return self.split_all(self.clip(g))
-
-    def clip(self, g: Gradients) -> Gradients:
-        factor = self.factor(g.values())
-        return {name: t * factor for name, t in g.items()}
-
-    def factor(self, gradients: Iterable[Tensor]) -> Tensor:
-        """What scales them to max_norm, at most 1; ()."""
-        limit = float("inf") if self.max_norm is None else self.max_norm
-        factor: Tensor = (limit / self.norm(gradients)).clamp(max=1)
-        return factor
-
-    def norm(self, gradients: Iterable[Tensor]) -> Tensor:
-        norm: Tensor = torch.cat([*gradients]).norm()
-        return norm
-
-    def split_all(self, g: Gradients) -> Parts:
-        if self.intervention == "none":
-            return {name: (t, None) for name, t in g.items()}
-        erases = self.intervention == "erase"
-        parts = {name: self.split(t, self.basis[name]) for name, t in g.items()}
-        return {name: (kept, None if erases else removed) for name, (kept, removed) in parts.items()}
-
-    def split(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-        removed = V.T @ torch.relu(V @ g)
-        return g - removed, removed
-
-    def feed(self, parts: Parts) -> None:
-        for name, (kept, removed) in parts.items():
-            self.deployed[name].grad = kept
-            self.quarantine[name].grad = removed
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"deployed": self.deployed, "quarantine": self.quarantine, "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: Any) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        with torch.no_grad():
-            for name in self.deployed:
-                self.deployed[name].copy_(state["deployed"][name])
-                self.quarantine[name].copy_(state["quarantine"][name])
+CORRECT = {
+    SETTING: factory(Loop), PRESERVING: factory(PreservingLoop), ADAMW: factory(AdamWLoop),
+}  # fmt: skip
 
 
-def factory(loop: type[Loop]) -> StepFactory:
-    """Makes a fresh loop of this class whenever it is called."""
-
-    def make(start: Gradients, basis: Gradients, *, intervention: str, max_norm: float | None) -> Stepper:
-        made = loop(start, basis, intervention=intervention, max_norm=max_norm)
-        return Stepper(step=made.step, state_dict=made.state_dict, load_state_dict=made.load_state_dict)
-
-    return make
-
-
-CORRECT = {SETTING: factory(Loop)}
-
-
-def broken_loop(
-    name: str,
-    *,
-    caught_by: str,
-    setting: StepSetting = SETTING,
-    bug: int | None = None,
-    also: Mapping[str, str] | None = None,
-) -> Callable[[type[Loop]], type[Loop]]:
-    """Puts a loop on show that pretends to be of `setting`."""
-
-    def show(broken: type[Loop]) -> type[Loop]:
-        subject = lambda n: Subject(name=n, routed_step={setting: factory(broken)})  # noqa: E731
-        exhibit(name, subject, caught_by=caught_by, bug=bug, also=also)
-        return broken
-
-    return show
-
-
-@broken_loop("clip covers the deployed set only", caught_by="clip.covers_both", bug=1)
+@broken_loop(
+    "clip covers the deployed set only",
+    caught_by="clip.covers_both",
+    bug=1,
+    also={
+        "clip.common_factor": "only one of the two sets is scaled",
+        "clip.takes_effect": "where the hack-ward part is long, the kept part never reaches the limit",
+    },
+)
 class ClipOfDeployedOnly(Loop):
     def parts(self, g: Gradients) -> Parts:
         parts = self.split_all(g)
@@ -135,7 +52,12 @@ class ClipAfterSplit(Loop):
         return {name: (kept * factor, None if h is None else h * factor) for name, (kept, h) in parts.items()}
 
 
-@broken_loop("a generator of gradients is exhausted by the norm", caught_by="clip.covers_both", bug=14)
+@broken_loop(
+    "a generator of gradients is exhausted by the norm",
+    caught_by="clip.covers_both",
+    bug=14,
+    also={"clip.takes_effect": "after the norm nothing is left to be scaled"},
+)
 class ExhaustedGenerator(Loop):
     def clip(self, g: Gradients) -> Gradients:
         gradients = (t for t in g.values())
@@ -152,13 +74,24 @@ class DuplicateCounted(Loop):
         return norm
 
 
-@broken_loop("clip per module", caught_by="clip.common_factor")
+@broken_loop(
+    "clip per module",
+    caught_by="clip.common_factor",
+    also={
+        "clip.covers_both": "each module is within the limit, all together are not",
+        "clip.takes_effect": "where no module alone reaches the limit, nothing is scaled",
+    },
+)
 class ClipPerModule(Loop):
     def clip(self, g: Gradients) -> Gradients:
         return {name: t * self.factor([t]) for name, t in g.items()}
 
 
-@broken_loop("normalised instead of clipped", caught_by="clip.inactive_below")
+@broken_loop(
+    "normalised instead of clipped",
+    caught_by="clip.inactive_below",
+    also={"clip.reaches_limit": "1e-6 is added to the norm, and the setting says that nothing is"},
+)
 class Normalised(Loop):
     def factor(self, gradients: Iterable[Tensor]) -> Tensor:
         return torch.tensor(1.0) if self.max_norm is None else self.max_norm / (self.norm(gradients) + 1e-6)
@@ -170,12 +103,39 @@ class AxisTwice(Loop):
         return super().split(g, torch.cat([V, V[:1]]))
 
 
-@broken_loop("AdamW with two states", caught_by="optimizer.keeps_sum")
+@broken_loop(
+    "AdamW with two states",
+    caught_by="optimizer.keeps_sum",
+    also={"optimizer.span": "each set has a preconditioner of its own"},
+)
 @broken_loop("AdamW turns the quarantine", caught_by="optimizer.span")
-@broken_loop("AdamW turns the kept gradient", caught_by="optimizer.displacement_leak")
-class AdamW(Loop):
-    def optimizer_over(self, deployed: list[nn.Parameter], quarantine: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW([*deployed, *quarantine], lr=LR, weight_decay=0)
+@broken_loop(
+    "AdamW turns the kept gradient",
+    caught_by="optimizer.displacement_leak",
+    also={"optimizer.span": "the quarantine is turned too"},
+)
+class AdamW(AdamWLoop):
+    pass
+
+
+@broken_loop(
+    "AdamW with two states claims to keep the sum",
+    caught_by="optimizer.keeps_sum",
+    setting=replace(ADAMW, claims=ADAMW.claims and ADAMW.claims | {"optimizer.keeps_sum"}),
+    bug=3,
+)
+class AdamWClaimsTheSum(AdamWLoop):
+    pass
+
+
+@broken_loop(
+    "one-sided routing of gradients claims not to ratchet",
+    caught_by="optimizer.no_ratchet",
+    setting=replace(SETTING, claims=all_but()),
+    bug=45,
+)
+class ClaimsNotToRatchet(Loop):
+    pass
 
 
 @broken_loop("weight decay on the quarantine only", caught_by="optimizer.keeps_sum", bug=10)
@@ -185,7 +145,11 @@ class DecayOfQuarantineOnly(Loop):
         return torch.optim.SGD(groups, lr=LR, momentum=MOMENTUM)
 
 
-@broken_loop("weight decay undoes anti-hack moves", caught_by="optimizer.update_leak")
+@broken_loop(
+    "weight decay undoes anti-hack moves",
+    caught_by="optimizer.update_leak",
+    also={"optimizer.displacement_leak": "from a start away from zero, decay alone moves hack-ward"},
+)
 class Decay(Loop):
     def optimizer_over(self, deployed: list[nn.Parameter], quarantine: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD([*deployed, *quarantine], lr=LR, momentum=MOMENTUM, weight_decay=0.1)
@@ -197,7 +161,20 @@ class Dampening(Loop):
         return torch.optim.SGD([*deployed, *quarantine], lr=LR, momentum=MOMENTUM, dampening=MOMENTUM)
 
 
-@broken_loop("erase has an overshoot that route has not", caught_by="optimizer.erase_match", bug=2)
+@broken_loop(
+    "route forces the settings of its split",
+    caught_by="optimizer.erase_match",
+    setting=PRESERVING,
+    bug=2,
+)
+class RouteForcesItsSettings(PreservingLoop):
+    def split(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+        if self.intervention == "route":
+            self.overshoot, self.preserves = 1.0, False
+        return super().split(g, V)
+
+
+@broken_loop("erase has an overshoot that route has not", caught_by="optimizer.erase_match")
 class ErasedWithOvershoot(Loop):
     def split(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
         _, removed = super().split(g, V)
@@ -227,7 +204,11 @@ class SplitAndPutTogether(Loop):
         return super().split_all(g)
 
 
-@broken_loop("noise from the global generator", caught_by="optimizer.deterministic")
+@broken_loop(
+    "noise from the global generator",
+    caught_by="optimizer.deterministic",
+    also={"clip.vanilla_norm": "noise makes the gradient longer"},
+)
 class Noise(Loop):
     def clip(self, g: Gradients) -> Gradients:
         return super().clip({name: t + 1e-3 * torch.randn_like(t) for name, t in g.items()})
@@ -259,3 +240,57 @@ class EmptyModulesSkipped(Loop):
     def split_all(self, g: Gradients) -> Parts:
         parts = super().split_all(g)
         return {name: pair for name, pair in parts.items() if self.intervention == "none" or len(self.basis[name])}
+
+
+@broken_loop("norm after the clip logged as the one before it", caught_by="clip.logged_norms", bug=15)
+class NormLoggedAfterTheClip(Loop):
+    def logged(self, g: Gradients, fed: list[Tensor]) -> dict[str, float]:
+        return super().logged(self.clip(g), fed)
+
+
+@broken_loop("signed sum instead of relu before the norm", caught_by="split.cos_pre", bug=9)
+class SignedSum(Loop):
+    def hackward(self, c: Gradients) -> Tensor:
+        total: Tensor = torch.relu(torch.cat([torch.zeros(1), *c.values()]).sum())
+        return total
+
+
+@broken_loop("split per micro-batch and then summed", caught_by="optimizer.accumulation", bug=5)
+class SplitPerMicroBatch(Loop):
+    def parts_of(self, micro_batches: list[Gradients]) -> Parts:
+        parts = [self.parts(g) for g in micro_batches]
+        kept = self.total([{name: kept for name, (kept, _) in part.items()} for part in parts])
+        if self.intervention != "route":
+            return {name: (t, None) for name, t in kept.items()}
+        removed = self.total([{n: r for n, (_, r) in part.items() if r is not None} for part in parts])
+        return {name: (t, removed[name]) for name, t in kept.items()}
+
+
+@broken_loop("momentum carries what the old basis let through", caught_by="optimizer.refresh_update_leak", bug=11)
+class MomentumOfTheOldBasis(Loop):
+    def refresh(self, basis: Gradients) -> None:
+        self.basis = basis
+
+
+class ForeachForgetsMomentum(torch.optim.SGD):
+    """Several tensors are stepped at once, on a path of its own."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        moving = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if len(moving) == 1:
+            return super().step(closure)
+        torch._foreach_add_(moving, [p.grad for p in moving if p.grad is not None], alpha=-LR)
+        return None
+
+
+@broken_loop("the foreach path has no momentum", caught_by="optimizer.per_module", bug=13)
+class ForeachPathDiffers(Loop):
+    def optimizer_over(self, deployed: list[nn.Parameter], quarantine: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return ForeachForgetsMomentum([*deployed, *quarantine], lr=LR, momentum=MOMENTUM)
+
+
+@broken_loop("the vector is gauged instead of its displacement", caught_by="optimizer.drift_gauge")
+class GaugedFromZero(Loop):
+    def displacement(self) -> Gradients:
+        return {name: p.detach() for name, p in self.deployed.items()}

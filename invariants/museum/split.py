@@ -10,6 +10,7 @@ from invariants.museum.fault import exhibit
 from invariants.subject import Subject
 
 Parts = tuple[Tensor, Tensor]  # kept (r,), removed (r,)
+NAN = "0/0 is NaN, which equals nothing"
 
 ONE_SIDED = SplitSetting(subtracts_stored=True)
 NO_GATE = SplitSetting(gate="no_gate", subtracts_stored=True)
@@ -65,7 +66,15 @@ def broken_split(
     return show
 
 
-@broken_split("removed reads the gradient that kept has changed in place", caught_by="split.conservation", bug=12)
+@broken_split(
+    "removed reads the gradient that kept has changed in place",
+    caught_by="split.conservation",
+    bug=12,
+    also={
+        "split.null_baseline": "of what was kept nothing is removed again, so removed is zero",
+        "split.purity": "the gradient that was handed in is overwritten",
+    },
+)
 def second_reads_the_changed_gradient(g: Tensor, V: Tensor) -> Parts:
     g -= V.T @ torch.relu(V @ g)
     return g, V.T @ torch.relu(V @ g)
@@ -77,7 +86,12 @@ def kept_takes_the_gradients_buffer(g: Tensor, V: Tensor) -> Parts:
     return g.sub_(removed), removed
 
 
-@broken_split("overshoot for kept and not for removed", caught_by="split.conservation", setting=OVERSHOOT)
+@broken_split(
+    "overshoot for kept and not for removed",
+    caught_by="split.conservation",
+    setting=OVERSHOOT,
+    also={"split.null_baseline": "removed lacks its overshoot"},
+)
 def overshoot_for_kept_alone(g: Tensor, V: Tensor) -> Parts:
     removed = V.T @ torch.relu(V @ g)
     return g - 1.5 * removed, removed
@@ -88,12 +102,27 @@ def axis_twice(g: Tensor, V: Tensor) -> Parts:
     return one_sided(g, torch.cat([V, V[:1]]))
 
 
-@broken_split("basis stored in bfloat16", caught_by="split.pythagoras")
+@broken_split(
+    "basis stored in bfloat16",
+    caught_by="split.pythagoras",
+    also={
+        "split.idempotence": "rounded rows are no unit vectors, so a pass leaves a part",
+        "split.span": "rounded rows span another space",
+    },
+)
 def coarse_basis(g: Tensor, V: Tensor) -> Parts:
     return one_sided(g, V.bfloat16().to(V.dtype))
 
 
-@broken_split("coefficients of a shard are not reduced", caught_by="split.pythagoras", bug=5)
+@broken_split(
+    "coefficients of a shard are not reduced",
+    caught_by="split.pythagoras",
+    bug=5,
+    also={
+        "split.idempotence": "coefficients of different sign in two shards leave a part of their sum",
+        "split.span": "two shards scale one axis by different coefficients",
+    },
+)
 def shard_by_shard(g: Tensor, V: Tensor) -> Parts:
     shards = zip(g.tensor_split(2), V.tensor_split(2, dim=1), strict=True)
     kept, removed = zip(*(one_sided(*shard) for shard in shards), strict=True)
@@ -119,19 +148,35 @@ def threshold(g: Tensor, V: Tensor) -> Parts:
     return g - removed, removed
 
 
-@broken_split("signed sum over the axes before relu", caught_by="split.null_baseline")
+@broken_split(
+    "signed sum over the axes before relu",
+    caught_by="split.null_baseline",
+    also={"split.zero_rows": "the sum is divided by the number of rows, of which zero rows are some"},
+)
 def sum_before_relu(g: Tensor, V: Tensor) -> Parts:
     removed = V.T @ torch.relu((V @ g).sum()).expand(len(V)) / max(1, len(V))
     return g - removed, removed
 
 
-@broken_split("expanded with the basis of a step ago", caught_by="split.span")
+@broken_split(
+    "expanded with the basis of a step ago",
+    caught_by="split.span",
+    also={"split.idempotence": "what is subtracted is not what was measured, and is found again"},
+)
 def basis_of_a_step_ago(g: Tensor, V: Tensor) -> Parts:
     removed = V.roll(1, dims=1).T @ torch.relu(V @ g)
     return g - removed, removed
 
 
-@broken_split("removed is g minus the rescaled kept", caught_by="split.span", setting=PRESERVING)
+@broken_split(
+    "removed is g minus the rescaled kept",
+    caught_by="split.span",
+    setting=PRESERVING,
+    also={
+        "split.empty_basis": "rescaling rounds, so that something is removed without a basis",
+        "split.zero_rows": "where only rounding is kept, that is rescaled and subtracted, and zero rows change it",
+    },
+)
 def removed_after_rescaling(g: Tensor, V: Tensor) -> Parts:
     kept, _ = preserving(g, V)
     return kept, g - kept
@@ -142,7 +187,11 @@ def padded_with_a_unit_row(g: Tensor, V: Tensor) -> Parts:
     return one_sided(g, V if len(V) else torch.eye(1, len(g), dtype=V.dtype))
 
 
-@broken_split("rows of V normalised on the way in", caught_by="split.zero_rows")
+@broken_split(
+    "rows of V normalised on the way in",
+    caught_by="split.zero_rows",
+    also={"split.conservation": NAN, "split.homogeneity": NAN, "split.span": NAN, "split.purity": NAN},
+)
 def rows_normalised(g: Tensor, V: Tensor) -> Parts:
     return one_sided(g, V / V.norm(dim=1, keepdim=True))
 
@@ -160,5 +209,10 @@ def divided_by_its_norm(g: Tensor, V: Tensor) -> Parts:
 
 
 broken_split("rectified under the name of no_gate", caught_by="split.additivity", setting=NO_GATE)(one_sided)
-broken_split("overshoot 1 is forced", caught_by="split.matches_reference", setting=OVERSHOOT)(one_sided)
+broken_split(
+    "overshoot 1 is forced",
+    caught_by="split.matches_reference",
+    setting=OVERSHOOT,
+    also={"split.null_baseline": "removed lacks its overshoot"},
+)(one_sided)
 broken_split("preserve_magnitude is forced off", caught_by="split.preserves_magnitude", setting=PRESERVING)(one_sided)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from invariants.contracts import (
     AdaptedLinear,
     Claims,
+    ContrastiveProblem,
     SplitFunction,
     SplitSetting,
     StepFactory,
@@ -18,8 +19,10 @@ from invariants.contracts import (
     Stepper,
     StepSetting,
 )
+from invariants.hypotheses import cannot_ratchet
 from invariants.registry import all_but
 from invariants.subject import Subject
+from invariants.subjects.reference_grpo import losses
 from reference import (
     SGD,
     AdamW,
@@ -31,12 +34,16 @@ from reference import (
     Routing,
     Space,
     SplitRule,
+    drift,
+    global_norm,
     gradient_parts,
     initial,
     routed_step,
     split,
 )
 from reference.adapter import SVDLinear, viewed_as
+from reference.drift import quotient
+from reference.extraction import basis_from_pairs
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "SGD": SGD(lr=0.1, momentum=0.9),
@@ -56,15 +63,22 @@ LEAKS = ("optimizer.update_leak", "optimizer.displacement_leak")
 
 
 def claims(setting: StepSetting) -> Claims:
-    """What the theorems promise of a setting, beyond what makes an invariant inapplicable."""
-    if setting.space == "update":
-        return all_but("optimizer.nonfinite_gradient")
+    """What the theorems promise of a setting, beyond what makes an invariant inapplicable.
+
+    Its optimizers have a memory, so none of them turns to a new basis at once in gradient space.
+    """
+    unclaimed = ["optimizer.nonfinite_gradient"]
+    if cannot_ratchet(setting):
+        unclaimed.append("optimizer.no_ratchet")
     if setting.space == "displacement":
-        return all_but("optimizer.nonfinite_gradient", "optimizer.update_leak")
-    if isinstance(setting.reference, AdamW):
-        return all_but("optimizer.nonfinite_gradient", "optimizer.keeps_sum", "optimizer.span", *LEAKS)
-    decays = setting.optimizer == "SGD with decay"
-    return all_but("optimizer.nonfinite_gradient", *(LEAKS if decays else ()))
+        unclaimed.append("optimizer.update_leak")
+    if setting.space == "gradient":
+        unclaimed.append("optimizer.refresh_update_leak")
+        if isinstance(setting.reference, AdamW):
+            unclaimed += ["optimizer.keeps_sum", "optimizer.span", "optimizer.no_ratchet", *LEAKS]
+        elif setting.optimizer == "SGD with decay":
+            unclaimed += ["optimizer.no_ratchet", *LEAKS]
+    return all_but(*dict.fromkeys(unclaimed))
 
 
 def split_function(rule: SplitRule) -> SplitFunction:
@@ -94,8 +108,17 @@ class _Loop:
     def __init__(self, routing: Routing, start: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> None:
         self.routing, self.basis = routing, basis
         self.state: RoutedState = initial(routing, start)
+        self.waiting: dict[str, Tensor] = {}  # module -> the sum of its micro-batches so far
+
+    def accumulate(self, g: dict[str, Tensor]) -> None:
+        self.waiting = {name: self.waiting[name] + t if name in self.waiting else t for name, t in g.items()}
+
+    def refresh(self, basis: dict[str, Tensor]) -> None:
+        self.basis = basis
 
     def step(self, g: dict[str, Tensor]) -> Stepped:
+        self.accumulate(g)
+        g, self.waiting = self.waiting, {}
         self.state = routed_step(self.routing, self.state, g, self.basis)
         fed_unsplit = self.routing.space != "gradient"
         parts = gradient_parts(
@@ -104,14 +127,29 @@ class _Loop:
         return Stepped(
             self.state.deployed, self.state.quarantine,
             {name: kept for name, (kept, _) in parts.items()}, {name: removed for name, (_, removed) in parts.items()},
+            self.logged(g),
         )  # fmt: skip
+
+    def logged(self, g: dict[str, Tensor]) -> dict[str, float]:
+        displacement = {name: p - self.state.start[name] for name, p in self.state.deployed.items()}
+        gauges = drift(displacement, self.state.quarantine, self.basis)
+        covered = [name for name, V in self.basis.items() if len(V)]
+        hackward = global_norm(torch.relu(self.basis[name] @ g[name]) for name in covered)
+        return {
+            "grad_norm_pre_clip": self.state.norm_pre_clip, "grad_norm_post_clip": self.state.norm_post_clip,
+            "cos_pre": quotient(hackward, global_norm(g[name] for name in covered)),
+            "drift_ratio": gauges.ratio, "drift_opposition": gauges.opposition,
+        }  # fmt: skip
 
     def load(self, state: object) -> None:
         assert isinstance(state, RoutedState)
         self.state = state
 
     def stepper(self) -> Stepper:
-        return Stepper(step=self.step, state_dict=lambda: self.state, load_state_dict=self.load)
+        return Stepper(
+            step=self.step, state_dict=lambda: self.state, load_state_dict=self.load, accumulate=self.accumulate,
+            refresh=self.refresh,
+        )  # fmt: skip
 
 
 def step_settings() -> dict[StepSetting, StepFactory]:
@@ -148,11 +186,24 @@ def adapted_linear(weight: Tensor, bias: Tensor | None) -> AdaptedLinear:
     def export() -> dict[str, Tensor]:
         return {"weight": module.merged_weight(deployed_only=True)}
 
+    def checkpoint() -> dict[str, Tensor]:
+        return dict(module.state_dict())
+
     adapted = {"linear": module}
     return AdaptedLinear(
         forward=module, deployed=module.deployed, quarantine=module.quarantine,
         ablated=lambda: viewed_as("deployed", adapted), as_base=lambda: viewed_as("base", adapted), export=export,
+        checkpoint=checkpoint,
     )  # fmt: skip
+
+
+def extracted(problem: ContrastiveProblem) -> dict[str, Tensor]:
+    """The specification's basis, of the model as deployed."""
+    with problem.ablated():
+        return basis_from_pairs(
+            problem.pairs, problem.deployed, problem.k, relative_floor=problem.relative_floor,
+            global_floor=problem.global_floor,
+        )  # fmt: skip
 
 
 def split_settings() -> dict[SplitSetting, SplitFunction]:
@@ -167,4 +218,7 @@ def split_settings() -> dict[SplitSetting, SplitFunction]:
 
 def subject() -> Subject:
     """The specification, in every setting that it has."""
-    return Subject(name="reference", split=split_settings(), routed_step=step_settings(), adapter=adapted_linear)
+    return Subject(
+        name="reference", split=split_settings(), routed_step=step_settings(), adapter=adapted_linear, grpo=losses(),
+        extraction=extracted,
+    )  # fmt: skip

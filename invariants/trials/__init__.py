@@ -7,14 +7,17 @@ from collections.abc import Callable
 
 from invariants.contracts import Capability
 from invariants.trials.adapter import AdapterTrial
+from invariants.trials.extraction import ExtractionTrial
+from invariants.trials.grpo import GRPOTrial
 from invariants.trials.routed_step import StepTrial
 from invariants.trials.split import SplitTrial
 
-Trial = SplitTrial | StepTrial | AdapterTrial
+Trial = SplitTrial | StepTrial | AdapterTrial | GRPOTrial | ExtractionTrial
 
 # Which kind of trial a capability is tried by: (callable, setting=, case=, dtype=) -> trial.
 TRIALS: dict[Capability, Callable[..., Trial]] = {
     "split": SplitTrial, "routed_step": StepTrial, "adapter": AdapterTrial,
+    "grpo": GRPOTrial, "extraction": ExtractionTrial,
 }  # fmt: skip
 
-__all__ = ["TRIALS", "AdapterTrial", "SplitTrial", "StepTrial", "Trial"]
+__all__ = ["TRIALS", "AdapterTrial", "ExtractionTrial", "GRPOTrial", "SplitTrial", "StepTrial", "Trial"]

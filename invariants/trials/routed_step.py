@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invariants.bounds import gamma
+from invariants.bounds import gamma, underflow
 from invariants.cases.routed_step import StepCase
-from invariants.contracts.routed_step import StepFactory, Stepper, StepSetting
+from invariants.contracts.routed_step import LOGGED, StepFactory, Stepper, StepSetting
 from invariants.errors import SubjectContractError
 from invariants.trajectory import Gradients, Path, Trajectory
 from reference import Intervention, Routing, initial, routed_step
@@ -29,6 +29,7 @@ class StepTrial:
     case: StepCase
     dtype: torch.dtype
     _runs: dict[tuple[str, bool], Trajectory] = field(default_factory=dict, init=False)
+    _refreshed: dict[str, Trajectory] = field(default_factory=dict, init=False)
 
     def cast(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As the subject gets them, in float64 again."""
@@ -43,6 +44,11 @@ class StepTrial:
     def basis(self) -> dict[str, Tensor]:
         """module -> (k, r), as the subject gets it, float64."""
         return self.cast(self.case.basis)
+
+    @cached_property
+    def other_basis(self) -> dict[str, Tensor]:
+        """Another basis of the same shapes, float64: as orthonormal, and in no module the same one."""
+        return {name: -V.roll(1, dims=1) for name, V in self.basis.items()}
 
     @cached_property
     def start(self) -> dict[str, Tensor]:
@@ -65,8 +71,8 @@ class StepTrial:
     ) -> Stepper:
         """A new loop at the start of the case."""
         made = self.factory(
-            {name: p.to(self.dtype).clone() for name, p in self.start.items()},
-            {name: V.to(self.dtype).clone() for name, V in (self.basis if basis is None else basis).items()},
+            self.handed(self.start),
+            self.handed(self.basis if basis is None else basis),
             intervention=intervention,
             max_norm=max_norm,
         )
@@ -78,27 +84,64 @@ class StepTrial:
             )
         return Stepper(step=made)
 
-    def advance(self, stepper: Stepper, gradients: list[dict[str, Tensor]]) -> Trajectory:
-        """Steps through the gradients and keeps a copy of what each step showed."""
-        shown = [self._step(stepper, g) for g in gradients]
-        deployed, quarantine, fed = ([step[i] for step in shown] for i in range(3))
+    def advance(
+        self, stepper: Stepper, gradients: list[dict[str, Tensor]], *, micro_batches: tuple[float, ...] = ()
+    ) -> Trajectory:
+        """Steps through the gradients and keeps a copy of what each step showed.
+
+        Before each step these multiples of its gradient are accumulated, if there are any.
+        """
+        shown = []
+        for g in gradients:
+            for factor in micro_batches:
+                assert stepper.accumulate is not None, "only called for loops that can accumulate"
+                stepper.accumulate(self.handed({name: factor * t for name, t in g.items()}))
+            shown.append(self._step(stepper, g))
+        return self._trajectory(shown)
+
+    def _trajectory(self, shown: list[tuple[Any, ...]]) -> Trajectory:
+        deployed, quarantine, fed, logged = ([step[i] for step in shown] for i in range(4))
         zeros = {name: torch.zeros_like(p) for name, p in self.start.items()}
         return Trajectory(
             deployed=Path.of(self.start, deployed), quarantine=Path.of(zeros, quarantine),
-            fed=None if None in fed else fed,
+            fed=None if None in fed else fed, logged=logged,
         )  # fmt: skip
 
     def _step(self, stepper: Stepper, g: dict[str, Tensor]) -> tuple[Any, ...]:
-        returned = stepper.step({name: t.to(self.dtype).clone() for name, t in g.items()})
-        if not isinstance(returned, tuple) or len(returned) not in (2, 4):
+        returned = stepper.step(self.handed(g))
+        if not isinstance(returned, tuple) or len(returned) not in (2, 4, 5):
+            what = f"{len(returned)} of them" if isinstance(returned, tuple) else type(returned).__name__
             raise SubjectContractError(
-                "A step must return (deployed, quarantine), or with their gradients as two more mappings, "
-                f"not {type(returned).__name__}."
+                "A step must return the two mappings (deployed, quarantine), or four with the gradients that both were "
+                f"fed, or five with the values that were logged, not {what}."
             )
-        deployed, quarantine, *gradients = returned
+        deployed, quarantine, *gradients = returned[:4]
         shown = [_copied_gradients(part) for part in gradients if part is not None]
         fed = tuple(shown) if len(shown) == 2 else None
-        return _copied(deployed, g, "deployed"), _copied(quarantine, g, "quarantine"), fed
+        logged = _copied_log(returned[4]) if len(returned) == 5 and returned[4] is not None else {}
+        return _copied(deployed, g, "deployed"), _copied(quarantine, g, "quarantine"), fed, logged
+
+    def handed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies in the subject's dtype."""
+        return {name: t.to(self.dtype).clone() for name, t in tensors.items()}
+
+    def refreshed(self, intervention: Intervention) -> Trajectory | None:
+        """The whole case, with `other_basis` from the step `refreshed_at` on; None if the loop can't be refreshed."""
+        if intervention not in self._refreshed:
+            stepper = self.fresh(intervention, max_norm=self.max_norm)
+            at, refresh = self.refreshed_at, stepper.refresh
+            if refresh is None:
+                return None
+            before = [self._step(stepper, g) for g in self.gradients[:at]]
+            refresh(self.handed(self.other_basis))
+            after = [self._step(stepper, g) for g in self.gradients[at:]]
+            self._refreshed[intervention] = self._trajectory([*before, *after])
+        return self._refreshed[intervention]
+
+    @property
+    def refreshed_at(self) -> int:
+        """How many steps `refreshed` takes with the first basis."""
+        return self.case.steps // 2
 
     def run(self, intervention: Intervention, *, clipped: bool = True) -> Trajectory:
         """The whole case under one intervention; remembered, since many checks look at the same run."""
@@ -112,6 +155,29 @@ class StepTrial:
     def norms(self) -> list[float]:
         """The global norm of each step's gradient."""
         return [float(torch.cat(list(g.values())).norm()) for g in self.gradients]
+
+    @cached_property
+    def coordinates(self) -> int:
+        """How many coordinates a gradient has, over all modules."""
+        return sum(g.numel() for g in self.start.values())
+
+    @cached_property
+    def norm_rounding(self) -> float:
+        """Relative error of a norm over both sets, and of a factor made from it.
+
+        Norms of half types are accumulated in float32, as torch does it; what is rounded to the dtype itself is few.
+        """
+        return gamma(2 * self.coordinates + 8, self.wide) + gamma(8, self.dtype)
+
+    @cached_property
+    def norm_underflow(self) -> float:
+        """What a norm can lose where squares leave the normal range: sqrt(|x|^2 + e) - |x| <= sqrt(e)."""
+        return math.sqrt(underflow(self.coordinates, self.wide))
+
+    @property
+    def wide(self) -> torch.dtype:
+        """What norms are accumulated in."""
+        return self.dtype if self.dtype in (torch.float64, torch.float32) else torch.float32
 
     @cached_property
     def steps_clipped(self) -> int:
@@ -157,6 +223,20 @@ def _copied(part: Mapping[str, Tensor], g: Mapping[str, Tensor], what: str) -> d
         if not isinstance(p, Tensor) or p.shape != g[name].shape:
             raise SubjectContractError(f"A step returned {what}[{name!r}] with another shape than its gradient.")
     return {name: p.detach().double().clone() for name, p in part.items()}
+
+
+def _copied_log(logged: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(logged, Mapping):
+        raise SubjectContractError(
+            f"A step must return what it logged as a mapping from names to numbers, not {type(logged).__name__}."
+        )
+    unknown = sorted(set(logged) - set(LOGGED))
+    if unknown:
+        raise SubjectContractError(f"A step logged {unknown[0]!r}; the suite knows {', '.join(LOGGED)}.")
+    try:
+        return {name: float(value) for name, value in logged.items()}
+    except (TypeError, ValueError) as error:
+        raise SubjectContractError(f"A step logged something that is no number: {error}.") from None
 
 
 def _copied_gradients(part: Mapping[str, Tensor | None]) -> Gradients:

@@ -2,21 +2,33 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from typing import Any, get_args
 
 import torch
-from peft import get_peft_model
+from peft import get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
 import reference
-from invariants import AdaptedLinear, SplitSetting, Stepped, Stepper, StepSetting, Subject, all_but
+from invariants import (
+    LOGGED,
+    AdaptedLinear,
+    ContrastiveProblem,
+    SplitSetting,
+    Stepped,
+    Stepper,
+    StepSetting,
+    Subject,
+    all_but,
+)
 from projected_grpo.adapter import SVDRoutingConfig, ablate_quarantine, export_deployed, routed_vectors
 from projected_grpo.adapter.layer import Linear
 from projected_grpo.basis import Basis
 from projected_grpo.claims import Guarantee
+from projected_grpo.cli.subject_grpo import losses
 from projected_grpo.clip import ClipPolicy
+from projected_grpo.extraction import extract_basis
 from projected_grpo.optimizer import RoutedOptimizer
 from projected_grpo.routing import Intervention, Space
 from projected_grpo.split import Gate, SplitRule, split
@@ -42,6 +54,10 @@ CHECKED_AS: dict[Guarantee, str] = {
     "span": "optimizer.span",
     "no_update_leak": "optimizer.update_leak",
     "no_displacement_leak": "optimizer.displacement_leak",
+    "no_ratchet": "optimizer.no_ratchet",
+    "refreshed_span": "optimizer.refresh_span",
+    "refreshed_update": "optimizer.refresh_update_leak",
+    "refreshed_displacement": "optimizer.refresh_displacement_leak",
 }
 
 
@@ -58,6 +74,8 @@ def subject() -> Subject:
             )
         },
         adapter=adapted_linear,
+        grpo=losses(),
+        extraction=extracted,
     )
 
 
@@ -148,15 +166,32 @@ class _Loop:
         quarantine = {name: q.grad for name, (_, q) in self.pairs.items() if q is not None}
         self.fed = (deployed, quarantine)
 
-    def step(self, gradients: dict[str, Tensor]) -> Stepped:
+    def accumulate(self, gradients: dict[str, Tensor]) -> None:
         for name, g in gradients.items():
-            self.pairs[name].deployed.grad = g
-        self.optimizer.step()
+            vector = self.pairs[name].deployed
+            vector.grad = g if vector.grad is None else vector.grad + g
+
+    def step(self, gradients: dict[str, Tensor]) -> Stepped:
+        self.accumulate(gradients)
+        try:
+            self.optimizer.step()
+        finally:
+            self.optimizer.zero_grad()
         return Stepped(
             {name: pair.deployed for name, pair in self.pairs.items()},
             {name: q for name, (_, q) in self.pairs.items() if q is not None},
             *self.fed,
+            self.logged(),
         )
+
+    def logged(self) -> dict[str, float] | None:
+        """What the suite reads; under route alone, since reading costs as much as a step."""
+        if self.optimizer.routing.intervention != "route":
+            return None
+        return {name: value for name, value in asdict(self.optimizer.diagnostics()).items() if name in LOGGED}
+
+    def refresh(self, basis: dict[str, Tensor]) -> None:
+        self.optimizer.refresh(Basis(basis))
 
     def state_dict(self) -> dict[str, Any]:
         vectors = {name: [p.detach() for p in pair if p is not None] for name, pair in self.pairs.items()}
@@ -171,7 +206,10 @@ class _Loop:
         self.optimizer.load_state_dict(state["optimizer"])
 
     def stepper(self) -> Stepper:
-        return Stepper(step=self.step, state_dict=self.state_dict, load_state_dict=self.load_state_dict)
+        return Stepper(
+            step=self.step, state_dict=self.state_dict, load_state_dict=self.load_state_dict,
+            accumulate=self.accumulate, refresh=self.refresh,
+        )  # fmt: skip
 
 
 class _OneLinear(nn.Module):
@@ -213,4 +251,18 @@ def adapted_linear(weight: Tensor, bias: Tensor | None) -> AdaptedLinear:
         merge=model.merge_adapter,
         unmerge=model.unmerge_adapter,
         export=export,
+        checkpoint=lambda: get_peft_model_state_dict(model),
+    )
+
+
+def extracted(problem: ContrastiveProblem) -> Basis:
+    """The basis of vectors whose model the suite plays."""
+    vectors = {name: VectorPair(deployed, problem.quarantine[name]) for name, deployed in problem.deployed.items()}
+    return extract_basis(
+        vectors,
+        problem.pairs,
+        problem.k,
+        relative_floor=problem.relative_floor,
+        global_floor=problem.global_floor,
+        ablated=problem.ablated,
     )
