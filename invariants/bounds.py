@@ -4,6 +4,8 @@ u is the unit roundoff of the subject's dtype; gamma(n) = n u / (1 - n u) bounds
 operations in a row, in whatever order they are summed.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,9 +33,29 @@ def removed_error(g: Tensor, V: Tensor, scale: float, dtype: torch.dtype) -> Ten
     scale gamma(r + k + 4) |V|^T (|V| |g|), as |gate(c)| <= |c| <= |V| |g|.
     """
     k, r = V.shape
-    amplified = V.abs().T @ (V.abs() @ g.abs())  # (r,)
-    relative = torch.where(amplified == 0, 0.0, gamma(r + k + 4, dtype) * amplified)  # not inf * 0
-    return scale * (relative + underflow(r + k + 4, dtype))
+    return scale * (relative_error(V.abs().T @ (V.abs() @ g.abs()), r + k + 4, dtype) + underflow_in_removed(V, dtype))
+
+
+def relative_error(amplified: Tensor, operations: int, dtype: torch.dtype) -> Tensor:
+    """gamma(operations) times the sizes that it acts on; nothing where those are zero, also if gamma is infinite."""
+    factor = gamma(operations, dtype)
+    return factor * amplified if math.isfinite(factor) else torch.where(amplified == 0, 0.0, factor)
+
+
+def underflow_in_removed(V: Tensor, dtype: torch.dtype) -> Tensor:
+    """What V^T gate(V g) can lose below the normal range, elementwise (r,).
+
+    A coefficient is 2 r results (products and sums), the gate and a scaling; |V|^T spreads what they lose over the
+    entries, each of which is 2 k results, a scaling and a cast more.
+    """
+    k, r = V.shape
+    return V.abs().sum(dim=0) * underflow(2 * r + 2, dtype) + underflow(2 * k + 2, dtype)
+
+
+def length(x: Tensor) -> float:
+    """The Euclidean norm; it neither overflows nor underflows where its square would."""
+    peak = float(x.abs().max()) if x.numel() else 0.0
+    return peak * float((x / peak).norm()) if 0 < peak < math.inf else peak
 
 
 def orthonormality_defect(V: Tensor) -> float:

@@ -70,18 +70,21 @@ def elementwise(
         return Measurement(0.0, loosest, where, events, size_of_all)
     size = residual.double().abs()
     allowed = torch.as_tensor(bound, dtype=torch.float64).expand(size.shape)
-    ratio = torch.where(size == 0, 0.0, size / torch.where(allowed.isnan(), math.inf, allowed))
-    ratio = torch.where(size.isfinite(), ratio, math.inf)
-    at = torch.unravel_index(ratio.argmax(), ratio.shape)
-    axes = ("step", "index")[2 - residual.dim() :]
-    place = ", ".join([where, *(f"{axis} {int(i)}" for axis, i in zip(axes, at, strict=True))])
+    # 0 / 0 is exact, and a bound that is no number allows everything; a residual that is none, nothing.
+    ratio = (size / allowed).nan_to_num(nan=0.0, posinf=math.inf)
+    if not math.isfinite(float(size.max())):
+        ratio = torch.where(size.isfinite(), ratio, math.inf)
+    flat = int(ratio.argmax())
+    at = () if size.dim() == 0 else (flat,) if size.dim() == 1 else divmod(flat, size.shape[1])
+    axes = ("step", "index")[2 - size.dim() :]
+    place = ", ".join([where, *(f"{axis} {i}" for axis, i in zip(axes, at, strict=True))])
     return Measurement(float(size[at]), float(allowed[at]), place, events, size_of_all)
 
 
 def same_bits(a: Tensor, b: Tensor, where: str = "", *, occurred: Events = NOTHING) -> Measurement:
     """Zero where a and b agree bit for bit up to the sign of zero, else the largest difference; bound 0."""
     if torch.equal(a, b):
-        return elementwise(a.new_zeros(()), 0.0, where, occurred=occurred)
+        return Measurement(0.0, 0.0, where, {name: int(count) for name, count in occurred.items()})
     difference = torch.where(a == b, 0.0, (a.double() - b.double()).abs())
     return elementwise(difference, 0.0, where, occurred=occurred)
 

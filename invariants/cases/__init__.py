@@ -1,4 +1,5 @@
-"""The inputs that checks run on: gradients of a real run from a tape, and a seeded grid of adversarial ones.
+"""The inputs that checks run on: gradients of a real run from a tape, a seeded grid of adversarial ones, and cases
+drawn from the strategies.
 
 Cases are float64; a trial casts them to the subject's dtype, and judges what the subject did with the cast values.
 """
@@ -9,13 +10,17 @@ import torch
 
 from invariants.bounds import orthonormality_defect, unit_roundoff
 from invariants.cases.adapter import AdapterCase, linears
+from invariants.cases.drawn import PROFILES, Profile, drawn
 from invariants.cases.draws import orthonormal_rows
+from invariants.cases.extraction import ExtractionCase, contrasts
+from invariants.cases.grpo import GRPOCase, groups
 from invariants.cases.routed_step import StepCase, steps_of, synthetic_steps
 from invariants.cases.split import SplitCase, adversarial_splits, splits_of
 from invariants.errors import SuiteError, UnusableTapeError
+from invariants.strategies import adapter_cases, split_cases, step_cases
 from reference import Tape
 
-Case = SplitCase | StepCase | AdapterCase
+Case = SplitCase | StepCase | AdapterCase | GRPOCase | ExtractionCase
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,23 +30,37 @@ class Cases:
     split: tuple[SplitCase, ...]
     routed_step: tuple[StepCase, ...]
     adapter: tuple[AdapterCase, ...]
+    grpo: tuple[GRPOCase, ...]
+    extraction: tuple[ExtractionCase, ...]
     seed: int
 
 
-def build_cases(tape: Tape, seed: int) -> Cases:
-    """What a run with this tape and seed checks; the same arguments give the same bits.
+def build_cases(tape: Tape, seed: int, profile: Profile = "ci") -> Cases:
+    """What a run with this tape, seed and profile checks; the same arguments give the same bits in every process.
 
-    Raises UnusableTapeError, and SuiteError for a seed that torch's generators do not take.
+    quick: the grid and a few steps of the tape, for scans over many seeds, among which the tape is always the same;
+    ci: the grid, the whole tape and some cases from the strategies; deep: hundreds of those.
+
+    Raises UnusableTapeError, and SuiteError for an unknown profile or a seed that torch's generators do not take.
     """
     if not 0 <= seed < 2**48:
         raise SuiteError(f"The seed is {seed}; it must be at least 0 and below 2**48.")
+    if profile not in PROFILES:
+        raise SuiteError(f"The profile is {profile!r}; it must be one of {', '.join(PROFILES)}.")
     check_tape(tape)
+    extent = PROFILES[profile]
     return Cases(
-        split=(*splits_of(tape), *adversarial_splits(seed)),
-        routed_step=(steps_of(tape), *synthetic_steps(seed)),
-        adapter=tuple(linears(seed)),
+        split=(
+            *splits_of(tape, extent.tape_steps), *adversarial_splits(seed), *drawn(split_cases(), extent.split, seed),
+        ),
+        routed_step=(
+            steps_of(tape, extent.tape_steps), *synthetic_steps(seed), *drawn(step_cases(), extent.routed_step, seed),
+        ),
+        adapter=(*linears(seed), *drawn(adapter_cases(), extent.adapter, seed)),
+        grpo=tuple(groups(seed)),
+        extraction=tuple(contrasts(seed)),
         seed=seed,
-    )
+    )  # fmt: skip
 
 
 def check_tape(tape: Tape) -> None:
@@ -74,6 +93,9 @@ __all__ = [
     "AdapterCase",
     "Case",
     "Cases",
+    "ExtractionCase",
+    "GRPOCase",
+    "Profile",
     "SplitCase",
     "StepCase",
     "build_cases",

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from invariants.cases.draws import numbers
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,6 +25,41 @@ class AdapterCase:
     def size(self) -> int:
         """How big the case is, to find the smallest that fails."""
         return self.weight.numel()
+
+    @property
+    def told(self) -> str:
+        """The shapes, and for a tiny case the numbers."""
+        shapes = f"{' x '.join(map(str, self.weight.shape))}, {'no' if self.bias is None else 'with'} bias"
+        if self.weight.numel() > 6 or self.x.numel() > 6:
+            return f"{shapes}: {self.label}"
+        figures = {"weight": self.weight, "deployed": self.deployed, "quarantine": self.quarantine, "x": self.x}
+        return f"{shapes}: {', '.join(f'{name}={numbers(value)}' for name, value in figures.items())}"
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All of its numbers."""
+        vectors = (self.deployed, self.quarantine, self.x)
+        return (self.weight, *vectors) if self.bias is None else (self.weight, self.bias, *vectors)
+
+    def simpler(self) -> Iterator["AdapterCase"]:
+        """Cases that are a little simpler: no bias, a smaller batch, a corner of the weight; then rounder numbers."""
+        if self.bias is not None:
+            yield replace(self, bias=None)
+        if len(self.x) > 1:
+            yield replace(self, x=self.x[:1])
+        for rows, columns in ((1, 0), (0, 1), (1, 1)):
+            d_out, d_in = self.weight.shape[0] - rows, self.weight.shape[1] - columns
+            r = min(d_out, d_in)
+            if r:
+                yield replace(
+                    self, weight=self.weight[:d_out, :d_in].contiguous(), x=self.x[:, :d_in].contiguous(),
+                    bias=None if self.bias is None else self.bias[:d_out], deployed=self.deployed[:r],
+                    quarantine=self.quarantine[:r],
+                )  # fmt: skip
+        for change in (torch.zeros_like, torch.sign):
+            yield replace(self, deployed=change(self.deployed))
+            yield replace(self, quarantine=change(self.quarantine))
+            yield replace(self, x=change(self.x))
 
 
 def linears(seed: int) -> Iterator[AdapterCase]:
