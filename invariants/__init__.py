@@ -6,20 +6,48 @@ assert report.ok
 """
 
 import invariants.families  # noqa: F401  (importing them registers them)
-from invariants.contracts import AdaptedLinear, AdapterSetting, SplitSetting, Stepped, Stepper, StepSetting
-from invariants.errors import SubjectContractError, SubjectImportError, SuiteError, UnknownInvariantError
+from invariants.contracts import (
+    GRPO,
+    LOGGED,
+    AdaptedLinear,
+    AdapterSetting,
+    ContrastiveProblem,
+    ExtractionSetting,
+    GRPOBatch,
+    GRPOSetting,
+    SplitSetting,
+    Stepped,
+    Stepper,
+    StepSetting,
+)
+from invariants.errors import (
+    ExpectationError,
+    SubjectContractError,
+    SubjectImportError,
+    SuiteError,
+    UnknownInvariantError,
+)
+from invariants.expectations import Expectation, read_expectations
 from invariants.load import load_subject
 from invariants.measurement import Measurement
 from invariants.parametrize import parametrize_with_checks
 from invariants.registry import Invariant, all_but, all_invariants, invariant
-from invariants.report import as_json, as_text, render
+from invariants.reports import as_json, as_junit, as_markdown, as_text, render
 from invariants.runner import verify
 from invariants.subject import Subject
 from invariants.verdict import Report, Result, SettingResult, Verdict
 
 __all__ = [
+    "GRPO",
+    "LOGGED",
     "AdaptedLinear",
     "AdapterSetting",
+    "ContrastiveProblem",
+    "Expectation",
+    "ExpectationError",
+    "ExtractionSetting",
+    "GRPOBatch",
+    "GRPOSetting",
     "Invariant",
     "Measurement",
     "Report",
@@ -38,10 +66,13 @@ __all__ = [
     "all_but",
     "all_invariants",
     "as_json",
+    "as_junit",
+    "as_markdown",
     "as_text",
     "invariant",
     "load_subject",
     "parametrize_with_checks",
+    "read_expectations",
     "render",
     "verify",
 ]

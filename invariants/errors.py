@@ -17,5 +17,13 @@ class UnknownInvariantError(SuiteError):
     """An id that no invariant has, in `only`, `claims` or `expected_violations`."""
 
 
+class ExpectationError(SuiteError):
+    """What is expected to be violated is incomplete, mistyped or said twice, or its file can't be read."""
+
+
+class ReportPathError(SuiteError):
+    """A place where no report can be written, or a name that says no format."""
+
+
 class UnusableTapeError(SuiteError):
     """A whole tape whose parts do not fit together, or that holds what no run can have fed to an optimizer."""

@@ -3,15 +3,19 @@
 import functools
 import os
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING
 
-from invariants.cases import build_cases
+from invariants.cases import Profile, build_cases
+from invariants.contracts import SETTINGS
+from invariants.demands import Demands, demands
 from invariants.errors import SuiteError
+from invariants.expectations import Expected, expectations
+from invariants.failure import failure
 from invariants.registry import Invariant, selected
-from invariants.report import failure
-from invariants.runner import Bench, check_names, recorded_tape
+from invariants.runner import Bench, recorded_tape
 from invariants.subject import Subject
 from invariants.verdict import Result, Verdict
 from reference import Tape
@@ -27,18 +31,19 @@ class Session:
     subject: Subject
     tape: Tape | None
     seed: int
-    expected_violations: Mapping[str, str]
+    profile: Profile
+    demands: Demands
     _results: dict[str, Result] = field(default_factory=dict, init=False)
 
     @functools.cached_property
     def bench(self) -> Bench:
         """The trials; made once."""
-        return Bench(self.subject, build_cases(self.tape or recorded_tape(), self.seed))
+        return Bench(self.subject, build_cases(self.tape or recorded_tape(), self.seed, self.profile))
 
     def result(self, invariant: Invariant) -> Result:
         """One invariant under every setting; measured once."""
         if invariant.id not in self._results:
-            self._results[invariant.id] = self.bench.result(invariant, self.expected_violations)
+            self._results[invariant.id] = self.bench.result(invariant, self.demands)
         return self._results[invariant.id]
 
 
@@ -82,7 +87,7 @@ class SomethingApplies:
         if all(verdict is Verdict.NOT_APPLICABLE for verdict in verdicts):
             pytest.fail(
                 f"None of the {len(self.invariants)} selected invariants applies to subject "
-                f"{self.session.subject.name!r}: give it a capability (split, routed_step or adapter), and claims.",
+                f"{self.session.subject.name!r}: give it a capability ({', '.join(SETTINGS)}), and claims.",
                 pytrace=False,
             )
 
@@ -90,10 +95,13 @@ class SomethingApplies:
 def parametrize_with_checks(
     subjects: Sequence[Subject],
     *,
-    expected_violations: Mapping[str, str] | None = None,
+    expected_violations: Expected | None = None,
+    required: Collection[str] = (),
     tape: Tape | None = None,
     seed: int = 0,
+    profile: Profile = "ci",
     only: Collection[str] | None = None,
+    today: date | None = None,
 ) -> "Callable[[Callable[..., object]], pytest.MarkDecorator]":
     """Parametrises a test function over every invariant of every subject; the argument is called `check`.
 
@@ -101,7 +109,8 @@ def parametrize_with_checks(
         def test_my_router(check):
             check()
 
-    Args are those of `verify`. Raises SuiteError if there is no subject, UnknownInvariantError for unknown ids.
+    Args are those of `verify`. Raises SuiteError if there is no subject, and what `verify` raises for names that aren't
+    there and expectations that are incomplete.
     """
     import pytest
 
@@ -109,11 +118,11 @@ def parametrize_with_checks(
         raise SuiteError(
             "parametrize_with_checks needs at least one subject; an empty list would pass by checking nothing."
         )
-    chosen = selected(only)
+    chosen, expected = selected(only), expectations(expected_violations)
     parameters = []
     for subject in subjects:
-        check_names(subject, expected_violations or {})
-        session = Session(subject, tape, seed, expected_violations or {})
+        asked = demands(subject, chosen, expected_violations=expected, required=required, today=today)
+        session = Session(subject, tape, seed, profile, asked)
         parameters.append(pytest.param(SomethingApplies(session, chosen), id=f"{subject.name}-something applies"))
         parameters += [pytest.param(Check(session, i), id=f"{subject.name}-{i.id}") for i in chosen]
     return pytest.mark.parametrize("check", parameters)

@@ -1,21 +1,28 @@
 """Runs invariants on a subject: every setting, every case; measures, and only then judges."""
 
 import functools
+import platform
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
+from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from invariants.cases import Case, Cases, build_cases
+from invariants.cases import Case, Cases, Profile, build_cases
 from invariants.contracts import Capability, Setting
-from invariants.errors import SubjectContractError, UnknownInvariantError
+from invariants.demands import Demands, demands
+from invariants.errors import SubjectContractError
+from invariants.expectations import Expected
+from invariants.labels import labels
 from invariants.measurement import Measurement, worst
-from invariants.registry import Invariant, check_ids, selected
+from invariants.registry import Invariant, selected
+from invariants.shrink import described, shrunk
 from invariants.subject import Subject
 from invariants.trials import TRIALS, Trial
-from invariants.verdict import Report, Result, SettingResult, Verdict
+from invariants.verdict import Counterexample, Report, Result, SettingResult, Verdict
 from reference import Tape
 
 
@@ -24,8 +31,12 @@ def verify(
     *,
     tape: Tape | None = None,
     seed: int = 0,
+    profile: Profile = "ci",
     only: Collection[str] | None = None,
-    expected_violations: Mapping[str, str] | None = None,
+    expected_violations: Expected | None = None,
+    required: Collection[str] = (),
+    today: date | None = None,
+    shrink: bool = True,
     progress: Callable[[str], object] | None = None,
 ) -> Report:
     """Every invariant, or those named by `only`, on a subject.
@@ -34,33 +45,50 @@ def verify(
         subject: the implementation under test.
         tape: gradients of a real run (`reference.tape.load`); None records a short one in this process.
         seed: of the adversarial cases; the same seed and tape give the same report.
+        profile: how much is looked at: "quick", "ci" or "deep".
         only: ids ("split.conservation") or families ("clip").
-        expected_violations: id -> reason, for every setting, or "id @ setting" -> reason for one. Strict: an
-            expectation of which nothing comes is red, among the invariants that run.
+        expected_violations: id -> reason, for every setting, or "id @ setting" -> reason for one; or Expectations,
+            which may have an owner and a last day. Strict: an expectation of which nothing comes is red, among the
+            invariants that run, and an expired one excuses nothing.
+        required: ids that are red if they turn out not to be applicable.
+        today: what expectations expire by; None asks the clock.
+        shrink: whether to look for small counterexamples of what is violated; takes seconds for each.
         progress: is told what comes next, such as "clip.covers_both (15 of 41)".
 
     Raises:
-        UnknownInvariantError: `only`, `expected_violations` or the subject's claims name what isn't there.
+        ExpectationError: an expectation lacks its reason, or is there twice.
+        UnknownInvariantError: `only`, `expected_violations`, `required` or the subject's claims name what isn't there.
         UnusableTapeError: the tape's parts do not fit together, or hold what no run can have fed.
     """
-    chosen, expected = selected(only), dict(expected_violations or {})
-    check_names(subject, expected)
+    chosen = selected(only)
+    asked = demands(subject, chosen, expected_violations=expected_violations, required=required, today=today)
     tell = progress or (lambda what: None)
     if tape is None:
         tell("recording a gradient tape")
         tape = recorded_tape()
-    bench = Bench(subject, build_cases(tape, seed))
+    bench = Bench(subject, build_cases(tape, seed, profile), shrink=shrink)
     results = []
     for number, invariant in enumerate(chosen, start=1):
         tell(f"{invariant.id} ({number} of {len(chosen)})")
-        results.append(bench.result(invariant, expected))
+        results.append(bench.result(invariant, asked))
     return Report(
         subject=subject.name,
         dtype=str(subject.dtype).removeprefix("torch."),
         seed=seed,
         tape={"digest": tape.digest(), "steps": tape.steps, "modules": len(tape.gradients)},
         results=tuple(results),
+        profile=profile,
+        versions=versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Of the suite, of torch and of Python; a suite that runs from a bare checkout has none."""
+    try:
+        own = metadata.version("projected-grpo")
+    except metadata.PackageNotFoundError:
+        own = "not installed"
+    return {"projected-grpo": own, "torch": torch.__version__, "python": platform.python_version()}
 
 
 @functools.cache
@@ -72,59 +100,70 @@ def recorded_tape() -> Tape:
     return tape
 
 
-def check_names(subject: Subject, expected_violations: Mapping[str, str]) -> None:
-    """Raises UnknownInvariantError if an expectation or a claim of the subject names an invariant that isn't there, or
-    an expectation a setting that the subject has not."""
-    labels = {setting.label for capability in TRIALS for setting in subject.settings(capability)}
-    claimed = [setting.claims for capability in TRIALS for setting in subject.settings(capability)]
-    for claims in (subject.claims, *claimed):
-        check_ids(claims or (), f"claims of subject {subject.name!r}")
-    for key in expected_violations:
-        id, at, label = key.partition(" @ ")
-        check_ids([id], "expected violations")
-        if at and label not in labels:
-            raise UnknownInvariantError(
-                f"expected violations: {key!r} names the setting {label!r}, and subject {subject.name!r} has "
-                f"{', '.join(sorted(map(repr, labels)))}."
-            )
+SHRUNK_SETTINGS = 2
+"""Of how many settings an invariant's counterexample is made small; what is wrong in one is mostly wrong in others."""
 
 
 class Bench:
     """A subject with its trials: made once per setting and case, and shared by all invariants."""
 
-    def __init__(self, subject: Subject, cases: Cases) -> None:
+    def __init__(self, subject: Subject, cases: Cases, *, shrink: bool = True) -> None:
         self.subject = subject
         self.cases = cases
+        self.shrink = shrink
         self._trials: dict[tuple[Capability, Setting], list[tuple[Case, Trial]]] = {}
 
     def trials(self, capability: Capability, setting: Setting) -> list[tuple[Case, Trial]]:
         """The cases that can be judged in the subject's dtype, with their trials."""
         key = (capability, setting)
         if key not in self._trials:
-            function = self.subject.settings(capability)[setting]
-            make, dtype = TRIALS[capability], self.subject.dtype
-            cases = getattr(self.cases, capability)
-            made = [(case, make(function, setting=setting, case=case, dtype=dtype)) for case in cases]
+            make = self._maker(capability, setting)
+            made = [(case, make(case)) for case in getattr(self.cases, capability)]
             self._trials[key] = [(case, trial) for case, trial in made if trial.judgeable]
         return self._trials[key]
 
-    def result(self, invariant: Invariant, expected_violations: Mapping[str, str]) -> Result:
-        """One invariant under every setting."""
-        settings = self.subject.settings(invariant.capability)
+    def _maker(self, capability: Capability, setting: Setting) -> Callable[[Case], Trial]:
+        function = self.subject.settings(capability)[setting]
+        return functools.partial(_trial, TRIALS[capability], function, setting, self.subject.dtype)
+
+    def result(self, invariant: Invariant, asked: Demands) -> Result:
+        """One invariant under every setting, as it counts in a run that demands this."""
+        named = labels(self.subject.settings(invariant.capability))
         lacking = f"the subject has no {invariant.capability}"
-        results = [self._under(invariant, setting) for setting in settings] or [
+        results = [self._under(invariant, setting, label) for setting, label in named.items()] or [
             SettingResult(setting="", verdict=Verdict.NOT_APPLICABLE, reason=lacking)
         ]
-        return Result(invariant=invariant, settings=tuple(as_expected(invariant.id, results, expected_violations)))
+        applied = asked.applied(invariant.id, results)
+        if self.shrink and invariant.per == "case":
+            applied = self._with_small_counterexamples(invariant, {label: s for s, label in named.items()}, applied)
+        return Result(invariant=invariant, settings=applied)
 
-    def _under(self, invariant: Invariant, setting: Setting) -> SettingResult:
+    def _with_small_counterexamples(
+        self, invariant: Invariant, settings: Mapping[str, Setting], results: Sequence[SettingResult]
+    ) -> tuple[SettingResult, ...]:
+        """Looks for smaller ones under the settings that are violated the worst."""
+        red = [r for r in results if r.verdict is Verdict.VIOLATED and r.example is not None]
+        red.sort(key=lambda r: -r.measured.margin if r.measured else 0.0)
+        smaller = {}
+        for result in red[:SHRUNK_SETTINGS]:
+            assert result.example is not None, "selected above"
+            make = self._maker(invariant.capability, settings[result.setting])
+            smaller[result.setting] = shrunk(invariant, result.example, make, seed=self.cases.seed)
+        return tuple(
+            replace(r, example=smaller[r.setting], counterexample=described(smaller[r.setting]))
+            if r.setting in smaller and r.verdict is Verdict.VIOLATED
+            else r
+            for r in results
+        )
+
+    def _under(self, invariant: Invariant, setting: Setting, label: str) -> SettingResult:
         if (reason := invariant.applies(setting)) is not None:
-            return SettingResult(setting=setting.label, verdict=Verdict.NOT_APPLICABLE, reason=reason)
+            return SettingResult(setting=label, verdict=Verdict.NOT_APPLICABLE, reason=reason)
         claimed = self.subject.claims_it(invariant.id, setting)
         trials = self.trials(invariant.capability, setting)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.cases.seed)  # a subject that draws random numbers draws the same ones every time
-            judged = judge(invariant, setting.label, trials[:1] if invariant.per == "setting" else trials)
+            judged = judge(invariant, label, trials[:1] if invariant.per == "setting" else trials)
         if claimed or judged.verdict is Verdict.ERROR:
             return judged
         outcome = "it held" if judged.verdict is Verdict.HOLDS else f"it was {judged.verdict}"
@@ -136,36 +175,43 @@ def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]
     if not trials:
         reason = "no case can be judged in this dtype"
         return SettingResult(setting=label, verdict=Verdict.NOT_APPLICABLE, reason=reason)
-    measured: list[tuple[Case, Measurement]] = []
+    measured: list[tuple[Case, Trial, Measurement]] = []
     for case, trial in trials:
         try:
             measurement = invariant.check(trial)
         except (Exception, SystemExit) as error:  # a subject that ends the interpreter must not end the run as green
             return SettingResult(setting=label, verdict=Verdict.ERROR, reason=f"{told(error)} (case: {case.label})")
         if measurement is not None:
-            measured.append((case, measurement))
+            measured.append((case, trial, measurement))
     if not measured:
         return SettingResult(
             setting=label, verdict=Verdict.NOT_APPLICABLE, reason=f"the subject does not show {invariant.reads}"
         )
-    total = worst(m for _, m in measured)
-    violating = [(case, m) for case, m in measured if not m.holds]
-    smallest = ""
+    total = worst(m for _, _, m in measured)
+    violating = [each for each in measured if not each[2].holds]
+    example = None
     if violating and invariant.per == "case":
-        case, m = min(violating, key=lambda pair: pair[0].size)
-        smallest = f"{case.label}: observed {m.residual:.3g}, allowed {m.bound:.3g}"
+        case, trial, m = min(violating, key=lambda each: each[0].size)
+        example = Counterexample(case=case, trial=trial, measurement=m)
     absent = [event for event in invariant.events if not total.occurred.get(event)]
     if violating:
         verdict, reason = Verdict.VIOLATED, ""
     elif absent:
         verdict, reason = Verdict.VACUOUS, f"never occurred: {', '.join(absent)}"
-    elif not any(m.can_fail for _, m in measured):
+    elif not any(m.can_fail for _, _, m in measured):
         verdict, reason = Verdict.NOT_APPLICABLE, "not judged: in this dtype rounding alone may be as large as this"
     else:
         verdict, reason = Verdict.HOLDS, ""
     return SettingResult(
-        setting=label, verdict=verdict, reason=reason, measured=total, cases=len(measured), counterexample=smallest
-    )
+        setting=label, verdict=verdict, reason=reason, measured=total, cases=len(measured), example=example,
+        counterexample=described(example) if example else "",
+    )  # fmt: skip
+
+
+def _trial(
+    make: Callable[..., Trial], function: Callable[..., object], setting: Setting, dtype: torch.dtype, case: Case
+) -> Trial:
+    return make(function, setting=setting, case=case, dtype=dtype)
 
 
 def told(error: BaseException) -> str:
@@ -176,24 +222,3 @@ def told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {message}{place}"
-
-
-def as_expected(id: str, results: Sequence[SettingResult], expected: Mapping[str, str]) -> list[SettingResult]:
-    """Turns violations into expected ones, by "id" for every setting or by "id @ setting" for one.
-
-    Strict: an expectation of which nothing came makes the settings that it speaks of red.
-    """
-    turned = list(results)
-    for key, reason in expected.items():
-        if key.partition(" @ ")[0] != id:
-            continue
-        meant = [i for i, r in enumerate(results) if key in (id, f"{id} @ {r.setting}")]
-        violated = [i for i in meant if results[i].verdict is Verdict.VIOLATED]
-        for i in violated:
-            turned[i] = replace(turned[i], verdict=Verdict.EXPECTED_VIOLATION, reason=reason)
-        for i in meant if not violated else []:
-            if results[i].verdict in (Verdict.HOLDS, Verdict.NOT_APPLICABLE):
-                was = results[i].reason or "it holds"
-                why = f"expected to be violated ({reason}), but: {was}"
-                turned[i] = replace(turned[i], verdict=Verdict.UNEXPECTEDLY_HOLDS, reason=why)
-    return turned

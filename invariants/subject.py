@@ -18,6 +18,10 @@ from invariants.contracts import (
     AdapterFactory,
     AdapterSetting,
     Capability,
+    ExtractionFunction,
+    ExtractionSetting,
+    GRPOLoss,
+    GRPOSetting,
     Setting,
     SplitFunction,
     SplitSetting,
@@ -40,6 +44,8 @@ class Subject:
     split: SplitFunction | Mapping[SplitSetting, SplitFunction] | None = None
     routed_step: StepFactory | Mapping[StepSetting, StepFactory] | None = None
     adapter: AdapterFactory | Mapping[AdapterSetting, AdapterFactory] | None = None
+    grpo: GRPOLoss | Mapping[GRPOSetting, GRPOLoss] | None = None
+    extraction: ExtractionFunction | Mapping[ExtractionSetting, ExtractionFunction] | None = None
     dtype: torch.dtype = torch.float64
     claims: Collection[str] | None = None
 

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from invariants.cases import Case, Profile
+from invariants.expectations import Expectation
 from invariants.measurement import Measurement
 from invariants.registry import Invariant
+from invariants.trials import Trial
 
 
 class Verdict(StrEnum):
@@ -32,6 +35,15 @@ SEVERITY = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Counterexample:
+    """The smallest input found that violates an invariant, what the subject did with it, and by how much it failed."""
+
+    case: Case
+    trial: Trial
+    measurement: Measurement
+
+
 @dataclass(frozen=True, kw_only=True)
 class SettingResult:
     """One invariant under one setting of the subject."""
@@ -44,7 +56,11 @@ class SettingResult:
     cases: int = 0
     """How many cases met the hypothesis and were measured."""
     counterexample: str = ""
-    """The smallest violating case."""
+    """The smallest violating case, in words and, where it is tiny, in numbers."""
+    example: Counterexample | None = field(default=None, compare=False, repr=False)
+    """The smallest violating case itself; None where nothing is violated, or the check makes its own input."""
+    expectation: Expectation | None = None
+    """What this setting was expected to do, whether it did or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +104,10 @@ class Report:
     seed: int
     tape: Mapping[str, object]
     results: tuple[Result, ...] = field(default=())
+    profile: Profile = "ci"
+    """How much was looked at."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of what the run stood on: package -> version."""
 
     @property
     def total(self) -> int:

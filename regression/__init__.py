@@ -3,6 +3,7 @@
     data/gradient-tape-v1.safetensors    3 steps of two modules, r = 12 and 8, k = 3 and 0
     data/hack-basis-v1.safetensors       the basis of that tape
     data/report-v1.json                  `projected-grpo verify --json` of a split function on that tape
+    data/report-v1-expectations.json     the same of two settings, one of them expected to fail; with keys added since
 
 A pinned file is never written again; a new format gets a new file beside it.
 """

@@ -7,8 +7,9 @@ from invariants import Subject, SuiteError, UnknownInvariantError, parametrize_w
 pytest_plugins = ["pytester"]
 
 FILE = """
+    from datetime import date
     import torch
-    from invariants import Subject, parametrize_with_checks
+    from invariants import Expectation, Subject, parametrize_with_checks
     from reference import Tape
 
     tape = Tape(
@@ -23,14 +24,14 @@ FILE = """
 
     subject = Subject(name="mine"{capability})
 
-    @parametrize_with_checks([subject], tape=tape, only=["split"], expected_violations={expected})
+    @parametrize_with_checks([subject], tape=tape, only=["split"], expected_violations={expected}{more})
     def test_mine(check):
         check()
 """
 
 
-def outcomes(pytester, *, removed="removed", capability=", split=split", expected="{}"):
-    pytester.makepyfile(FILE.format(removed=removed, capability=capability, expected=expected))
+def outcomes(pytester, *, removed="removed", capability=", split=split", expected="{}", more=""):
+    pytester.makepyfile(FILE.format(removed=removed, capability=capability, expected=expected, more=more))
     return pytester.runpytest("-p", "no:randomly")
 
 
@@ -54,6 +55,22 @@ def test_an_expected_violation_passes_and_is_strict(pytester):
     expected = '{"split.conservation": "known"}'
     assert "mine-split.conservation" not in failed(outcomes(pytester, removed="2 * removed", expected=expected))
     assert "mine-split.conservation" in failed(outcomes(pytester, expected=expected))
+
+
+def test_an_expectation_can_have_an_owner_and_a_last_day(pytester):
+    expected = '[Expectation("split.conservation", "known", owner="kim", expires=date(2027, 6, 30))]'
+    good, late = (f", today=date(2027, {month}, 1)" for month in (6, 7))
+    assert "mine-split.conservation" not in failed(
+        outcomes(pytester, removed="2 * removed", expected=expected, more=good)
+    )
+    result = outcomes(pytester, removed="2 * removed", expected=expected, more=late)
+    result.stdout.fnmatch_lines(["  because       its expectation by kim expired on 2027-06-30: known"])
+
+
+def test_a_required_check_fails_where_it_would_be_skipped(pytester):
+    result = outcomes(pytester, more=', profile="quick", required=["split.additivity"]')
+    assert "mine-split.additivity" in failed(result)
+    result.stdout.fnmatch_lines(["  because       required, but not applicable: relu is not additive"])
 
 
 def failed(result):

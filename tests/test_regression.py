@@ -1,11 +1,12 @@
 """What a released version wrote stays readable, with the same meaning."""
 
 import json
+from datetime import date
 
 import pytest
 import torch
 
-from invariants import Subject, as_json, verify
+from invariants import Expectation, SplitSetting, Subject, as_json, verify
 from projected_grpo import Basis
 from reference.tape import load
 from regression import pinned
@@ -43,6 +44,32 @@ def test_a_report_keeps_every_key_of_version_1_with_its_type():
     results = {row["id"]: row for row in today["results"]}
     for row in then["results"]:
         assert_holds_all(results[row["id"]], row)
+
+
+def test_a_report_keeps_what_was_added_to_version_1_with_its_type():
+    def split(g, V):
+        removed = V.T @ torch.relu(V @ g)
+        return g - removed, removed
+
+    def leaky(g, V):
+        kept, removed = split(g, V)
+        return kept, 2 * removed
+
+    then = json.loads(pinned("report-v1-expectations.json").read_text())
+    known = Expectation(
+        "split.conservation", "kept twice", setting="one_sided [subtracts_stored=True]", owner="kim",
+        expires=date(9999, 12, 31),
+    )  # fmt: skip
+    today = as_json(
+        verify(
+            Subject(name="pinned", split={SplitSetting(): split, SplitSetting(subtracts_stored=True): leaky}),
+            tape=load(pinned("gradient-tape-v1.safetensors")),
+            only=[row["id"] for row in then["results"]],
+            expected_violations=[known],
+        )
+    )
+    assert_holds_all(json.loads(json.dumps(today)), then)
+    assert [row["verdict"] for row in today["results"]] == [row["verdict"] for row in then["results"]]
 
 
 def assert_holds_all(today, then):

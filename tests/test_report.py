@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from invariants import Subject, as_json, as_text, verify
-from invariants.report import failure, head, reproduce_command
+from invariants.failure import failure, reproduce_command
+from invariants.reports import head
 
 
 def leaky(g, V):
@@ -35,7 +36,7 @@ def test_a_failure_tells_its_story_without_the_code(small_tape):
         "  again         projected-grpo verify my.module:subject --only split.conservation"
     )
     assert ", index " in measured.where
-    assert result.worst.counterexample.startswith("noise, r=1, k=1: observed ")
+    assert result.worst.counterexample.startswith("r=1, k=1: g=")
 
 
 def test_the_seed_is_part_of_the_command_that_reproduces(small_tape):

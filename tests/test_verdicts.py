@@ -35,6 +35,11 @@ def verdict(subject, tape, id="split.conservation", **options):
     return result
 
 
+def test_only_three_verdicts_are_green():
+    assert {v for v in Verdict if v.green} == {Verdict.HOLDS, Verdict.EXPECTED_VIOLATION, Verdict.NOT_APPLICABLE}
+    assert len(Verdict) == 7
+
+
 def test_holds(small_tape):
     result = verdict(Subject(name="mine", split=split), small_tape)
     assert result.verdict is Verdict.HOLDS
@@ -45,7 +50,7 @@ def test_holds(small_tape):
 def test_violated_names_the_smallest_case(small_tape):
     result = verdict(Subject(name="mine", split=leaky), small_tape)
     assert result.verdict is Verdict.VIOLATED
-    assert "r=1, k=1: observed " in result.worst.counterexample
+    assert result.worst.counterexample.startswith("r=1, k=1: g=[1.0], V=[[1.0]]: observed 0.001, allowed ")
 
 
 def test_an_expected_violation_is_green(small_tape):

@@ -1,0 +1,60 @@
+"""Reports in files: the name says the format, and no half report is ever seen."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from invariants.errors import ReportPathError
+from invariants.reports.junit import as_junit
+from invariants.reports.markdown import as_markdown
+from invariants.reports.plain import as_json
+from invariants.reports.text import as_text
+from invariants.verdict import Report
+
+Format = Literal["text", "json", "junit", "markdown"]
+
+SUFFIXES: dict[str, Format] = {".txt": "text", ".json": "json", ".xml": "junit", ".md": "markdown"}
+
+
+def rendered(
+    report: Report,
+    format: Format,
+    *,
+    spec: str | None = None,
+    tape: str | None = None,
+    scripts: Mapping[str, str] | None = None,
+) -> str:
+    """The report in one of the formats; spec, tape and scripts are those of `render`."""
+    if format == "json":
+        return json.dumps(as_json(report), indent=2, allow_nan=False)
+    write = {"text": as_text, "junit": as_junit, "markdown": as_markdown}[format]
+    return write(report, spec=spec, tape=tape, scripts=scripts)
+
+
+def format_of(path: Path) -> Format:
+    """The format that a file's name asks for, if a report can be written there: to be asked before a long run.
+
+    Raises ReportPathError.
+    """
+    if path.suffix not in SUFFIXES:
+        known = ", ".join(f"{suffix} ({format})" for suffix, format in SUFFIXES.items())
+        raise ReportPathError(f"{path} does not say its format; a report's name ends in one of {known}.")
+    if not path.parent.is_dir():
+        raise ReportPathError(f"{path} can't be written: there is no directory {path.parent}; make it first.")
+    if path.is_dir():
+        raise ReportPathError(f"{path} can't be written: it is a directory.")
+    if not os.access(path.parent, os.W_OK):
+        raise ReportPathError(f"{path} can't be written: the directory {path.parent} does not let you.")
+    return SUFFIXES[path.suffix]
+
+
+def write_file(path: Path, text: str) -> None:
+    """Writes a text under a temporary name and renames it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text.rstrip("\n") + "\n", encoding="utf-8", errors="backslashreplace", newline="\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
