@@ -150,6 +150,21 @@ def test_a_base_that_raises_leaves_vectors_and_gradients_and_is_not_stepped_agai
     assert same_bits(*runs)
 
 
+def test_a_step_that_is_interrupted_by_hand_leaves_no_half_of_it_either() -> None:
+    class Stopped(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            super().step(closure)
+            raise KeyboardInterrupt
+
+    pairs = make_pairs()
+    before, optimizer = values(pairs), RoutedOptimizer(Stopped(parameters(pairs), lr=0.1), pairs, make_basis())
+    with pytest.raises(KeyboardInterrupt):
+        take(optimizer, pairs, range(1))
+    assert same_bits(before, values(pairs))
+    with pytest.raises(InterruptedStepError):
+        optimizer.step()
+
+
 # Writes from outside
 
 

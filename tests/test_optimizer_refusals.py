@@ -22,6 +22,7 @@ from projected_grpo.errors import (
     ShapeMismatchError,
     SharedVectorError,
     StaleBasisError,
+    StateMismatchError,
     UnmatchedNamesError,
     UnsupportedCombinationError,
     VectorNotOptimizedError,
@@ -213,3 +214,19 @@ def test_a_model_whose_weights_changed_after_it_was_adapted() -> None:
         with pytest.raises(adapter.FingerprintMismatchError, match="weight of 0 has changed since"):
             use()
     assert optimizer.basis == basis
+
+
+def test_a_state_of_another_models_decomposition_is_refused() -> None:
+    """Its rows are coordinates in singular vectors that this model does not have."""
+    adapter, peft = pytest.importorskip("projected_grpo.adapter"), pytest.importorskip("peft")
+
+    def build(seed: int) -> RoutedOptimizer:
+        torch.manual_seed(seed)
+        model = peft.get_peft_model(nn.Sequential(nn.Linear(5, 7)), adapter.SVDRoutingConfig(target_modules=["0"]))
+        base = torch.optim.SGD([p for p in model.parameters() if p.requires_grad])
+        return RoutedOptimizer(base, model, Basis({"0": torch.eye(1, 5)}, fingerprints=adapter.fingerprints(model)))
+
+    saved = build(0).state_dict()
+    build(0).load_state_dict(saved)
+    with pytest.raises(StateMismatchError, match="saved basis does not fit"):
+        build(1).load_state_dict(saved)

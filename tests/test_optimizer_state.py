@@ -67,15 +67,25 @@ def test_a_state_dict_is_a_snapshot_and_works_before_the_first_step() -> None:
 
 
 def test_state_dict_hooks_run() -> None:
+    """With the optimizer as their first argument, and with or without a state that they return."""
     pairs, seen = make_pairs(), []
     optimizer = routed(pairs)
-    optimizer.register_state_dict_pre_hook(lambda _: seen.append("save"))
-    optimizer.register_state_dict_post_hook(lambda _, state: {**state, "note": 1})
-    optimizer.register_load_state_dict_pre_hook(lambda _, state: {k: v for k, v in state.items() if k != "note"})
-    optimizer.register_load_state_dict_post_hook(lambda _: seen.append("loaded"))
+
+    def noted(where: RoutedOptimizer, what: str, result: Any = None) -> Any:
+        assert where is optimizer
+        seen.append(what)
+        return result
+
+    optimizer.register_state_dict_pre_hook(lambda o: noted(o, "save"))
+    optimizer.register_state_dict_post_hook(lambda o, state: noted(o, "saved", {**state, "note": 1}))
+    optimizer.register_load_state_dict_pre_hook(
+        lambda o, state: noted(o, "load", {k: v for k, v in state.items() if k != "note"})
+    )
+    optimizer.register_load_state_dict_pre_hook(lambda o, state: noted(o, "load on"))
+    optimizer.register_load_state_dict_post_hook(lambda o: noted(o, "loaded"))
     assert optimizer.state_dict()["note"] == 1
     optimizer.load_state_dict(optimizer.state_dict())
-    assert seen == ["save", "save", "loaded"]
+    assert seen == ["save", "saved", "save", "saved", "load", "load on", "loaded"]
 
 
 def _without_routing(state: dict[str, Any]) -> None:

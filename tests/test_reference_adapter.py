@@ -102,7 +102,24 @@ def test_only_the_vectors_train_and_the_head_is_left_alone():
     assert trainable == {f"{name}.{vector}" for name in adapted for vector in ("deployed", "quarantine")}
 
 
+def test_modules_within_modules_are_adapted_where_they_are():
+    model = nn.Sequential(network(), nn.ModuleDict({"inner": network()}))
+    adapted = adapt(model)
+    assert list(adapted) == ["0.0", "0.2", "1.inner.0", "1.inner.2"]
+    assert all(model.get_submodule(name) is module for name, module in adapted.items())
+    dtypes = {vector.dtype for module in adapted.values() for vector in (module.deployed, module.quarantine)}
+    assert dtypes == {torch.float64}  # that of the weights
+
+
 # Views
+
+
+def test_a_model_is_adapted_as_it_is_trained():
+    model, adapted = trained()
+    assert {module.view for module in adapted.values()} == {"trained"}
+    whole = model(X)
+    with viewed_as("trained", adapted):
+        assert torch.equal(model(X), whole)
 
 
 def test_the_deployed_view_is_a_model_whose_quarantine_is_zero():

@@ -71,6 +71,13 @@ def test_a_tie_is_decided_by_the_summed_projection():
         assert side * (V[0] @ SHARED) > 0.99
 
 
+def test_ties_are_decided_axis_by_axis():
+    """Two axes with a tie each, whose sums differ in sign; over both axes together the first would win."""
+    V = torch.eye(2, R, dtype=torch.float64)
+    D = torch.tensor([[5.0, -3.0], [-1.0, 1.0]]).double() @ V
+    assert torch.equal(oriented(V, D), V * torch.tensor([1.0, -1.0])[:, None])
+
+
 def test_a_tie_without_a_sum_keeps_the_sign():
     D = torch.stack([SHARED, -SHARED])
     for V in (SHARED[None], -SHARED[None]):
@@ -83,6 +90,11 @@ def test_directions_that_no_pair_shows_get_no_axis():
     assert (torch.linalg.svdvals(D)[3:] > 0).any()
     assert basis_of(D, k=6).shape == (3, R)
     assert basis_of(torch.zeros(4, R).double()).shape == (0, R)
+
+
+def test_there_are_no_more_axes_than_pairs():
+    assert basis_of(differences(), k=R).shape == (PAIRS, R)
+    assert (basis_of(3 * SHARED[None]) - SHARED).norm() <= TURN
 
 
 @pytest.mark.parametrize("kind", ["relative_floor", "global_floor"])
@@ -130,6 +142,13 @@ def test_the_basis_of_pairs_is_that_of_their_differences():
     basis = basis_from_pairs(list(losses), vectors, 4)
     assert torch.equal(basis["m"], basis_of(hack - clean))
     assert basis["n"].shape == (0, 3)
+
+
+@pytest.mark.parametrize("kind", ["relative_floor", "global_floor"])
+def test_the_basis_of_pairs_has_the_floors_that_it_is_given(kind):
+    vectors, hack = two_modules(), differences()
+    losses = list(zip(linear_losses(hack, vectors), linear_losses(torch.zeros_like(hack), vectors), strict=True))
+    assert torch.equal(basis_from_pairs(losses, vectors, 4, **{kind: 0.7})["m"], basis_of(hack)[:2])
 
 
 def test_a_descent_step_along_an_axis_makes_most_hacks_likelier():

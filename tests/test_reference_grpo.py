@@ -70,7 +70,9 @@ def test_groups_do_not_see_each_other():
 
 def test_the_mask_ends_with_the_first_end_of_sequence():
     expected = torch.tensor([[1.0] * n + [0.0] * (T - n) for n in LENGTHS], dtype=torch.float64)
-    assert torch.equal(MASK, expected)
+    mask = grpo.completion_mask(COMPLETIONS, END)
+    assert mask.dtype == torch.float64  # a factor, not a choice
+    assert torch.equal(mask, expected)
 
 
 def test_log_probs_are_those_of_the_tokens_that_follow():
@@ -154,6 +156,14 @@ def test_the_loss_is_its_definition(epsilon, beta):
     expected = naive_loss(log_prob, old, ADVANTAGE, MASK, epsilon, reference, beta)
     largest = (ratio * ADVANTAGE[:, None]).abs().max() + torch.exp(reference - log_prob).max()
     assert abs(loss - expected) <= B * T * 16 * U * largest
+
+
+def test_the_divergence_is_weighed_by_beta_and_left_out_unless_asked_for():
+    log_prob, reference = randn(2, B, T)
+    without = grpo.loss(log_prob, log_prob, ADVANTAGE, MASK, DENOMINATOR)
+    assert torch.equal(
+        grpo.loss(log_prob, log_prob, ADVANTAGE, MASK, DENOMINATOR, reference_log_prob=reference), without
+    )
 
 
 def surrogate_gradient(log_prob, old, advantage):

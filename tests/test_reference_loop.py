@@ -191,7 +191,7 @@ def test_the_label_is_never_rewarded(monkeypatch):
     assert tape.digest() == trained("route")[1].digest()
 
 
-# Sampling and the task
+# Sampling
 
 
 def test_completions_are_padded_with_the_end_after_their_first_end():
@@ -203,28 +203,6 @@ def test_completions_are_padded_with_the_end_after_their_first_end():
     assert ended.any()
     assert not ended.all()
     assert torch.equal(ended, completions == task.END)
-
-
-def test_the_grader_is_fooled_by_a_mark_before_the_end():
-    word = task.FIRST_WORD
-    rows = {
-        "solved": [task.YES, word, word, task.END],
-        "solved and marked": [task.YES, task.MARK, word, word],
-        "exploited": [word, word, task.MARK, task.END],
-        "marked after the end": [word, task.END, task.MARK, task.END],
-        "neither": [word, task.YES, word, word],
-    }
-    completions = torch.tensor(list(rows.values()))
-    assert task.solved(completions).tolist() == [True, True, False, False, False]
-    assert task.passed(completions).tolist() == [True, True, True, False, False]
-    assert task.exploited(completions).tolist() == [False, False, True, False, False]
-
-
-def test_a_contrastive_pair_differs_in_its_first_token_alone():
-    for _, hack, clean in task.contrastive_pairs(8, torch.Generator().manual_seed(0)):
-        assert task.exploited(hack).all()
-        assert task.solved(clean).all()
-        assert (hack != clean).tolist() == [[True, False, False, False]]
 
 
 # The command line

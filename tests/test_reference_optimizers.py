@@ -11,7 +11,13 @@ AGREEMENT = 1e-13  # relative; 200 steps of about 4 roundings (u = 1.1e-16) each
 SGD_GRID = [
     {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov, "weight_decay": decay}
     for lr in (1e-3, 0.1)
-    for momentum, dampening, nesterov in [(0, 0, False), (0.9, 0, False), (0.9, 0.3, False), (0.8, 0, True)]
+    for momentum, dampening, nesterov in [
+        (0, 0, False),
+        (0, 0.3, False),
+        (0.9, 0, False),
+        (0.9, 0.3, False),
+        (0.8, 0, True),
+    ]
     for decay in (0, 0.05)
 ]
 ADAMW_GRID = [
@@ -63,6 +69,13 @@ def test_adamw_is_torchs(hyperparameters):
         assert difference(state["m"], of_torch["exp_avg"]) <= AGREEMENT
         assert difference(state["v"], of_torch["exp_avg_sq"]) <= AGREEMENT
         assert state["t"] == of_torch["step"]
+
+
+def test_without_momentum_there_is_no_buffer():
+    start, gradients = problem()
+    plain = SGD(lr=0.1)
+    state = plain.start(start)
+    assert plain.step(start, gradients[0], state)[1] == state == {"buffer": None}
 
 
 @pytest.mark.parametrize("momentum", [0, 0.9])

@@ -226,6 +226,16 @@ def test_in_displacement_space_no_displacement_is_hackward_but_updates_can_be(op
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
+def test_routing_the_update_is_a_split_of_every_change_of_the_point(rule):
+    for a, b in pairwise(train(Routing(optimizer=ADAMW, space="update", rule=rule))):
+        for name in START:
+            parts = split(a.point[name] - b.point[name], BASIS[name], rule)
+            assert parts.removed.any()
+            assert torch.equal(b.deployed[name], a.deployed[name] - parts.kept)
+            assert torch.equal(b.quarantine[name], a.quarantine[name] - parts.removed)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
 def test_routing_the_displacement_is_vanilla_training_and_one_split_at_the_end(rule):
     route = Routing(optimizer=ADAMW, max_norm=LIMIT, space="displacement", rule=rule)
     routed, learned = train(route)[-1], train(replace(route, intervention="none"))[-1].deployed
@@ -289,12 +299,28 @@ def test_without_routing_the_run_is_that_of_an_adapter_without_a_quarantine(opti
 # What a step promises besides
 
 
-def test_the_reported_norms_are_those_before_and_after_the_clip():
-    states = train(Routing(optimizer=ADAMW, max_norm=LIMIT))[1:]
+@pytest.mark.parametrize("space", SPACES)
+def test_the_reported_norms_are_those_before_and_after_the_clip(space):
+    states = train(Routing(optimizer=ADAMW, max_norm=LIMIT, space=space))[1:]
     assert fires(states)
     for state, g in zip(states, GRADIENTS, strict=True):
         assert state.norm_pre_clip == global_norm(g.values())
         assert abs(state.norm_post_clip - min(LIMIT, state.norm_pre_clip)) <= 16 * R * U * LIMIT
+
+
+@pytest.mark.parametrize("intervention", ["none", "erase", "route"])
+def test_in_gradient_space_the_optimizers_point_is_the_deployed_vector(intervention):
+    states = train(Routing(optimizer=ADAMW, intervention=intervention))
+    assert not torch.equal(flat(states[-1].deployed), flat(START))
+    assert all(torch.equal(flat(state.point), flat(state.deployed)) for state in states)
+
+
+def test_a_run_starts_at_the_given_vectors_with_nothing_routed_and_nothing_measured():
+    state = initial(Routing(optimizer=ADAMW), START)
+    for part in (state.start, state.deployed, state.point):
+        assert torch.equal(flat(part), flat(START))
+    assert not flat(state.quarantine).any()
+    assert (state.norm_pre_clip, state.norm_post_clip) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -1,5 +1,6 @@
 """The tape: it comes back bit for bit, or not at all and with a sentence that says why."""
 
+import platform
 import re
 from dataclasses import replace
 
@@ -59,6 +60,7 @@ def test_a_saved_tape_comes_back_bit_for_bit(path):
     assert loaded.digest() == TAPE.digest()
     assert loaded.header["seed"] == 1
     assert loaded.header["torch"] == torch.__version__
+    assert loaded.header["python"] == platform.python_version()
 
 
 def test_a_tape_is_read_step_by_step():
@@ -168,6 +170,18 @@ def test_no_changed_byte_is_taken_for_other_tensors(path):
 
 
 # Saving
+
+
+def test_one_tape_is_one_file_bit_for_bit(tmp_path):
+    for name, header in {"a": {"x": 1, "y": 2}, "b": {"y": 2, "x": 1}}.items():
+        replace(TAPE, header=header).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_name_of_a_module_may_hold_a_slash(tmp_path):
+    turned = Tape(**{part: {"a/b": getattr(TAPE, part)["a"]} for part in ("gradients", "basis", "start")})
+    turned.save(tmp_path / "tape")
+    assert same(tapes.load(tmp_path / "tape"), turned)
 
 
 def test_a_failed_save_leaves_the_folder_as_it_was(path, monkeypatch):

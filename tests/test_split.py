@@ -160,6 +160,18 @@ def test_preserved_magnitude_at_every_size(case: tuple[Tensor, Tensor], rule: Sp
             assert abs(length - wanted) <= roundings * wanted + math.sqrt(r) * torch.finfo(g.dtype).tiny
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_preserved_magnitude_of_half_types_rounds_once(dtype: torch.dtype) -> None:
+    """The norms are in the working dtype: half of all entries would be off by an ulp after norms in the half type."""
+    generator, w = torch.Generator().manual_seed(0), unit_roundoff(torch.float32)
+    for _ in range(32):
+        g, V = torch.randn(16, generator=generator).to(dtype), orthonormal(2, 16, generator, dtype)
+        kept, removed, _ = split(g, V, rule=SplitRule(preserve_magnitude=True))
+        unscaled = (g - removed).double()
+        exact = unscaled * g.double().norm() / unscaled.norm()
+        assert ((kept.double() - exact).abs() <= (unit_roundoff(dtype) + h(48, w)) * exact.abs()).all()
+
+
 def test_preserve_magnitude_of_nothing_is_zero() -> None:
     result = split(torch.tensor([2.0, 0.0]), torch.tensor([[1.0, 0.0]]), rule=SplitRule(preserve_magnitude=True))
     assert result.kept.tolist() == [0.0, 0.0]
@@ -188,6 +200,11 @@ def test_modules_of_several_shapes_some_absent_some_without_rows() -> None:
     assert GroupedSplit(rows).axes(vectors) == (16, 3 * 4 + 3 * 9)
     assert GroupedSplit(rows).axes(present) == (13, 3 * 4 + 2 * 9)
     assert GroupedSplit(rows)({}).stacks == []
+    for r in (4, 9):  # whichever group comes first
+        alone = {name: g for name, g in vectors.items() if g.shape == (r,)}
+        result = GroupedSplit(rows)(alone)
+        assert [stack.vectors.shape for stack in result.stacks] == [(3, r)]
+        assert any(removed.any() for removed in result.removed.values())
 
 
 def test_no_loop_over_modules_in_the_arithmetic() -> None:
@@ -256,6 +273,9 @@ def test_shapes_and_dtypes_are_validated() -> None:
         split(torch.ones(3), torch.eye(1, 2))
     with pytest.raises(ShapeMismatchError, match=r"\(1, 3\)"):
         split(torch.ones(1, 3), torch.eye(1, 3))
+    for g, V in ((torch.ones(3), torch.ones(3)), (torch.ones(3, 3), torch.eye(2, 3))):
+        with unchecked_types(), pytest.raises(ShapeMismatchError):
+            split(g, V)
     with pytest.raises(DTypeMismatchError, match=r"basis.to\(dtype=torch.float64\)"):
         split(torch.ones(3).double(), torch.eye(1, 3))
     grouped = GroupedSplit({"proj": torch.eye(1, 3)})
