@@ -18,8 +18,9 @@ def test_somebody_who_only_has_a_split(small_tape):
     report = verify(Subject(name="mine", split=my_split), tape=small_tape)
     assert report.ok
     assert report.applicable >= 10
-    others = [r for r in report.results if r.invariant.family != "split"]
-    assert {r.worst.reason for r in others} == {"the subject has no routed_step", "the subject has no adapter"}
+    others = [r for r in report.results if r.invariant.capability != "split"]
+    lacking = ("routed_step", "adapter", "grpo", "extraction")
+    assert {r.worst.reason for r in others} == {f"the subject has no {capability}" for capability in lacking}
 
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
