@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup verify test test-trl lint format truth-table clean
+.PHONY: help setup verify test test-long selftest test-trl proofs lint format truth-table kill-matrix false-alarms mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,7 +25,13 @@ verify: setup  ## record a gradient tape from a real run and check every invaria
 	$(BIN)/projected-grpo verify --tape build/tapes/route.safetensors
 
 test: setup  ## all tests but those that need an extra
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-long: setup  ## the tests that take a minute and more: the whole museum, and the scripts of all its faults
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile
+
+selftest: setup  ## the museum on this machine: every fault must be caught by the invariant that is named for it
+	$(BIN)/projected-grpo verify --selftest
 
 .venv/.installed-trl: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[trl]'
@@ -33,6 +39,14 @@ test: setup  ## all tests but those that need an extra
 
 test-trl: .venv/.installed-trl  ## the tests inside TRL's GRPOTrainer, with the extra trl
 	$(BIN)/python -m pytest tests/with_trl
+
+.venv/.installed-proofs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[proofs]'
+	touch $@
+
+proofs: .venv/.installed-proofs  ## every symbolic proof and float lemma; build/proofs.json
+	mkdir -p build
+	$(BIN)/python -m invariants.proofs --json build/proofs.json
 
 lint: setup  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check
@@ -47,5 +61,21 @@ format: setup  ## put the code into its format
 truth-table: setup  ## write the truth table of docs/theory.md anew
 	$(BIN)/python -m invariants.truth_table --write docs/theory.md
 
+kill-matrix: setup  ## pin what every fault of the museum trips, and write docs/museum.md and its picture
+	$(BIN)/python -m invariants.museum --write
+
+SEEDS ?= 20
+ROTATE ?= 24
+false-alarms: setup  ## run the suite on correct subjects over SEEDS seeds, settings taking turns; any alarm fails
+	$(BIN)/python tests/false_alarms.py --seeds $(SEEDS) --rotate $(ROTATE)
+
+.venv/.installed-mutation: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
+	touch $@
+
+mutants: .venv/.installed-mutation  ## change the core line by line, a quarter of an hour; fails if tests notice under 90 %, or at a survivor unexplained
+	$(BIN)/mutmut run --max-children 2
+	$(BIN)/python tests/mutants.py --write docs/mutation.md
+
 clean:  ## remove what the other targets made
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
