@@ -65,7 +65,7 @@ kill-matrix: setup  ## pin what every fault of the museum trips, and write docs/
 	$(BIN)/python -m invariants.museum --write
 
 SEEDS ?= 20
-ROTATE ?= 24
+ROTATE ?= 20
 false-alarms: setup  ## run the suite on correct subjects over SEEDS seeds, settings taking turns; any alarm fails
 	$(BIN)/python tests/false_alarms.py --seeds $(SEEDS) --rotate $(ROTATE)
 

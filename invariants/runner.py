@@ -179,7 +179,9 @@ def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]
     for case, trial in trials:
         try:
             measurement = invariant.check(trial)
-        except (Exception, SystemExit) as error:  # a subject that ends the interpreter must not end the run as green
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # a subject that exits, or skips a test, must not end the run as green
             return SettingResult(setting=label, verdict=Verdict.ERROR, reason=f"{told(error)} (case: {case.label})")
         if measurement is not None:
             measured.append((case, trial, measurement))

@@ -7,6 +7,7 @@ from projected_grpo.basis import Basis
 from projected_grpo.claims import Claim, Guarantee
 from projected_grpo.diagnostics import Diagnostics
 from projected_grpo.errors import ProjectedGRPOError
+from projected_grpo.extraction import extract_basis, overlap
 from projected_grpo.optimizer import RoutedOptimizer
 from projected_grpo.posthoc import project_out
 from projected_grpo.split import GroupedSplit, SplitResult, SplitRule, split
@@ -23,6 +24,8 @@ __all__ = [
     "SplitResult",
     "SplitRule",
     "VectorPair",
+    "extract_basis",
+    "overlap",
     "project_out",
     "split",
 ]

@@ -49,8 +49,9 @@ class Diagnostics:
     hackward_share_update: share of minus the step's change of the deployed vectors.
     hackward_share_parameters: share of minus (deployed - start), which is what would be shipped.
     drift_ratio: how far the deployed vectors have come along V beside everywhere else; 0 if nowhere along V. Above .5
-        it warns: on a tiny testbed that flagged 27 of 33 runs that later died, and 2 of 53 that did not. Before
-        anything is learned off V it says little: without any direction it is about 1, after a one-sided split 1/2.
+        it warns: on a tiny testbed, which is not part of this repository, that flagged 27 of 33 runs that later
+        died, and 2 of 53 that did not. Before anything is learned off V it says little: without any direction it
+        is about 1, after a one-sided split 1/2.
     drift_opposition: how much of what the quarantine vectors hold along V the deployed ones hold with the other sign;
         0 without a quarantine. Above .35 it warns: 29 of those 33 runs, and 6 of those 53.
     """
@@ -69,8 +70,12 @@ class Diagnostics:
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence for each drift gauge that is above its limit."""
-        told = []
+        """A sentence for each drift gauge that is above its limit, or no number any more."""
+        told = [
+            f"{name} is {value}: the vectors are no longer finite."
+            for name, value in (("drift_ratio", self.drift_ratio), ("drift_opposition", self.drift_opposition))
+            if value is not None and math.isnan(value)
+        ]
         if self.drift_ratio is not None and self.drift_ratio > DRIFT_RATIO_LIMIT:
             told.append(
                 f"drift_ratio is {self.drift_ratio:.2f}, above {DRIFT_RATIO_LIMIT}: the deployed vectors have moved "
@@ -170,4 +175,4 @@ def hackward_share(stacks: list[Stack]) -> Float[Tensor, ""]:
     """sqrt(Σ ‖relu(V x)‖² / Σ ‖x‖²) over stacks of x (m, r) and V x (m, k); 0 where x is zero."""
     length = global_norm(stack.vectors for stack in stacks)
     hackward = global_norm(torch.relu(stack.coefficients) for stack in stacks)
-    return torch.where(length > 0, hackward / length, torch.zeros_like(length))
+    return torch.where(length == 0, torch.zeros_like(length), hackward / length)

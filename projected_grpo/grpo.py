@@ -98,7 +98,7 @@ def loss_denominator(*, prompts_per_step: int, group: int, max_new_tokens: int) 
     Raises SettingError for a factor that is not a whole number above 0.
     """
     for name, value in (("prompts_per_step", prompts_per_step), ("group", group), ("max_new_tokens", max_new_tokens)):
-        if isinstance(value, bool) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise SettingError(f"{name} is {value!r}; it must be a whole number above 0.")
     return prompts_per_step * group * max_new_tokens
 

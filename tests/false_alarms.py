@@ -129,6 +129,8 @@ def main() -> int:
     options = parser.parse_args()
     if min(options.seeds, options.workers, options.rotate) < 1 or options.first < 0:
         parser.error("--seeds, --workers and --rotate must be at least 1, and --from at least 0")
+    if options.seeds % options.rotate:
+        parser.error(f"--seeds must be a multiple of --rotate, {options.rotate}, or some settings would have no turn")
     tallies = scan(range(options.first, options.first + options.seeds), options.workers, options.rotate)
     for name, tally in tallies.items():
         print(

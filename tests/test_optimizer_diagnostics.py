@@ -141,3 +141,16 @@ def test_looking_changes_nothing() -> None:
         runs.append((values(pairs), float(torch.rand(()))))
     assert same_bits(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
+
+
+def test_vectors_that_have_blown_up_do_not_read_as_clean():
+    pair = VectorPair(torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2)))
+    base = torch.optim.SGD([*pair], lr=1e38, momentum=0.9)
+    routed = RoutedOptimizer(base, {"m": pair}, Basis({"m": torch.tensor([[1.0, 0.0]])}), space="gradient")
+    for _ in range(4):
+        pair.deployed.grad = torch.tensor([-1.0, -1.0])
+        routed.step()
+    seen = routed.diagnostics()
+    assert not pair.deployed.isfinite().all()
+    assert not math.isfinite(seen.hackward_share_update)
+    assert any("no longer finite" in warning for warning in seen.warnings)

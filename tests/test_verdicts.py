@@ -269,3 +269,13 @@ def test_a_tape_that_no_run_can_have_recorded_is_refused_and_nobody_accused(smal
     with pytest.raises(UnusableTapeError) as caught:
         verify(Subject(name="mine", split=split), tape=malformed(small_tape, **changes))
     assert sentence in str(caught.value)
+
+
+def test_a_subject_that_skips_a_test_is_an_error_and_no_skip(small_tape):
+    def skipping(g, V):
+        pytest.importorskip("a_module_that_is_not_there")
+        return g, torch.zeros_like(g)
+
+    report = verify(Subject(name="skipping", split=skipping), tape=small_tape, only=["split.span"])
+    assert report.results[0].verdict is Verdict.ERROR
+    assert not report.ok

@@ -125,6 +125,8 @@ def common_factor(trial: StepTrial) -> Measurement | None:
 
     Likely cause: a clip per module, per parameter group or per set.
     """
+    if trial.direction_is_open:
+        return None
     clipped = fed_at_every_step(trial.run("route"))
     free = fed_at_every_step(trial.run("route", clipped=False))
     if clipped is None or free is None or trial.max_norm is None:

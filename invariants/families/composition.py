@@ -19,8 +19,8 @@ from invariants.trials import StepTrial
 def accumulation(trial: StepTrial) -> Measurement | None:
     """A gradient that arrives in micro-batches gives the run of their sum: clip and split act once, on the sum.
 
-    The micro-batches are 2 g, -2 g and g, whose sum is g to the last bit in every floating format and in every order,
-    while relu sees coefficients of both signs.
+    The micro-batches are g, -g and g, whose sum is g to the last bit in every floating format and in every order, while
+    relu sees coefficients of both signs.
 
     Fails when: the number of micro-batches, or of data-parallel ranks, changes what is removed.
 
@@ -30,7 +30,7 @@ def accumulation(trial: StepTrial) -> Measurement | None:
     stepper = trial.fresh(intervention, max_norm=trial.max_norm)
     if stepper.accumulate is None:
         return None
-    parts = trial.advance(stepper, trial.gradients, micro_batches=(2.0, -2.0))
+    parts = trial.advance(stepper, trial.gradients, micro_batches=(1.0, -1.0))
     whole = trial.run(intervention)
     bound = drift(trial, parts.deployed, parts.quarantine, whole.deployed, whole.quarantine)
     occurred = {"accumulated": trial.case.steps}

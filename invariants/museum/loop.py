@@ -183,8 +183,13 @@ def broken_loop(
     """Puts a loop on show that pretends to be of `setting`."""
 
     def show(broken: type[Loop]) -> type[Loop]:
-        subject = lambda n: Subject(name=n, routed_step={setting: factory(broken)})  # noqa: E731
-        exhibit(name, subject, caught_by=caught_by, bug=bug, also=also)
+        exhibit(
+            name,
+            lambda n: Subject(name=n, routed_step={setting: factory(broken)}),
+            caught_by=caught_by,
+            bug=bug,
+            also=also,
+        )
         return broken
 
     return show

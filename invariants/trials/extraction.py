@@ -185,7 +185,7 @@ class ExtractionTrial:
         """`extract` on a fresh problem; remembered, since many checks look at the same run."""
         key = tuple(sorted((name, tuple(v) if isinstance(v, list) else v) for name, v in variation.items()))
         if key not in self._runs:
-            self._runs[key] = self.extract(self.handed(**variation))  # type: ignore[arg-type]
+            self._runs[key] = self.extract(self.handed(**variation))  # type: ignore[arg-type]  # names of its arguments
         return self._runs[key]
 
     def sides(self, name: str) -> Tensor:

@@ -185,6 +185,18 @@ class StepTrial:
         return 0 if self.max_norm is None else sum(norm > self.max_norm for norm in self.norms)
 
     @cached_property
+    def direction_is_open(self) -> bool:
+        """Whether preserve_magnitude may blow up what is nothing but rounding: what is kept of a gradient in span(V)."""
+
+        def in_span(g: Tensor, V: Tensor) -> bool:
+            size = V.abs()
+            rounding = gamma(sum(V.shape) + 4, self.dtype) * (g.abs() + size.T @ (size @ g.abs()))
+            return bool(V.any() and g.any() and (g - V.T @ (V @ g)).norm() <= 8 * rounding.norm())
+
+        pairs = ((g, self.basis[name]) for gradients in self.gradients for name, g in gradients.items())
+        return self.setting.rule.preserve_magnitude and any(in_span(g, V) for g, V in pairs)
+
+    @cached_property
     def removed_something(self) -> int:
         """In how many steps the rule removes anything from the gradient."""
         V, gate = self.basis, self.setting.rule.gate
