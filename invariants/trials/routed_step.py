@@ -186,7 +186,7 @@ class StepTrial:
 
     @cached_property
     def direction_is_open(self) -> bool:
-        """Whether preserve_magnitude may blow up what is nothing but rounding: what is kept of a gradient in span(V)."""
+        """Whether preserve_magnitude may blow up mere rounding, which is all that is kept of a gradient in span(V)."""
 
         def in_span(g: Tensor, V: Tensor) -> bool:
             size = V.abs()
