@@ -79,11 +79,13 @@ def as_expected(expected: Iterable[Expectation], results: Sequence[SettingResult
     """The results of one invariant, with its violations turned into expected ones.
 
     Strict: an expectation of which nothing came makes the settings that it speaks of red, and one that has expired
-    leaves a violation what it is.
+    leaves a violation what it is. One for every setting speaks of those that no other names.
     """
-    turned = list(results)
-    for each in expected:
-        meant = [i for i, result in enumerate(results) if each.setting in (None, result.setting)]
+    turned, listed = list(results), list(expected)
+    by_name = {each.setting for each in listed}
+    rest = [i for i, result in enumerate(results) if result.setting not in by_name] or range(len(results))
+    for each in listed:
+        meant = [i for i, result in enumerate(results) if each.setting == result.setting] if each.setting else rest
         violated = [i for i in meant if results[i].verdict is Verdict.VIOLATED]
         for i in violated:
             turned[i] = _excused(results[i], each, today)

@@ -5,7 +5,7 @@ it what it implies; an error that many checks ran into is told once.
 """
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +14,32 @@ from invariants.divergence import Divergence, first_divergence
 from invariants.implications import because, roots
 from invariants.trials import StepTrial
 from invariants.verdict import Report, Result, SettingResult, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What the command line was given: a failure ends in the command that shows it again."""
+
+    spec: str | None = None
+    """The subject, as MODULE:OBJECT; None for this package."""
+    tape: str | None = None
+    expect: tuple[tuple[str, ...], ...] = ()
+    """The words of each --expect: a file, or an id with its reason."""
+    require: tuple[str, ...] = ()
+
+    def again(self, report: Report, result: Result) -> str:
+        """The command that measures one invariant again, on the same subject and tape and with the same demands."""
+        id = result.invariant.id
+        words = ["projected-grpo", "verify", *([self.spec] if self.spec else []), "--only", id]
+        words += ["--tape", self.tape] if self.tape else []
+        words += ["--profile", report.profile] if report.profile != "ci" else []
+        words += ["--seed", str(report.seed)] if report.seed else []
+        for given in self.expect:
+            concerned = (
+                any(s.expectation for s in result.settings) if len(given) == 1 else given[0].split(" @ ")[0] == id
+            )
+            words += ["--expect", *given] if concerned else []
+        return shlex.join([*words, *(["--require", id] if id in self.require else [])])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +56,20 @@ class Story:
         return self.text
 
 
-def stories(report: Report, again: Callable[[Result], str], *, scripts: Mapping[str, str] | None = None) -> list[Story]:
+def stories(report: Report, command: Command | None = None, *, scripts: Mapping[str, str] | None = None) -> list[Story]:
     """What is red in a report, cause by cause, in the report's order; every red result is in at least one story.
 
     Args:
         report: whose red results are told.
-        again: the command that shows a result again, such as `lambda result: reproduce_command(report, result)`.
+        command: what the command line was given.
         scripts: id -> where the standalone script that reproduces it was written.
     """
     red = {result.invariant.id: result for result in report.results if not result.verdict.green}
-    told = []
+    told, given = [], command or Command()
     for first, explains in _folded(red).items():
-        text = failure(red[first], again(red[first]), explains=explains, script=(scripts or {}).get(first))
+        text = failure(
+            red[first], given.again(report, red[first]), explains=explains, script=(scripts or {}).get(first)
+        )
         told.append(Story(result=red[first], text=text, explains=explains))
     return told
 
@@ -117,11 +145,3 @@ def _told(what: str, *lines: str) -> list[str]:
     """Lines under one heading, which stands before the first."""
     each = [line for text in lines for line in text.splitlines()]
     return [f"  {what if i == 0 else '':13} {line}" for i, line in enumerate(each)]
-
-
-def reproduce_command(report: Report, result: Result, spec: str | None = None, tape: str | None = None) -> str:
-    """The command that measures one invariant again, on the same subject and tape."""
-    parts = ["projected-grpo verify", *([spec] if spec else []), f"--only {result.invariant.id}"]
-    parts += [f"--tape {shlex.quote(tape)}"] if tape else []
-    parts += [f"--profile {report.profile}"] if report.profile != "ci" else []
-    return " ".join([*parts, *([f"--seed {report.seed}"] if report.seed else [])])

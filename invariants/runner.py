@@ -189,7 +189,9 @@ def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]
         return SettingResult(
             setting=label, verdict=Verdict.NOT_APPLICABLE, reason=f"the subject does not show {invariant.reads}"
         )
-    total = worst(m for _, _, m in measured)
+    telling = [m for _, _, m in measured if m.can_fail or not m.holds]  # the others could not have come out otherwise
+    every = worst(m for _, _, m in measured)
+    total = worst(telling) if telling else every
     violating = [each for each in measured if not each[2].holds]
     example = None
     if violating and invariant.per == "case":
@@ -198,9 +200,9 @@ def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]
     absent = [event for event in invariant.events if not total.occurred.get(event)]
     if violating:
         verdict, reason = Verdict.VIOLATED, ""
-    elif absent:
-        verdict, reason = Verdict.VACUOUS, f"never occurred: {', '.join(absent)}"
-    elif not any(m.can_fail for _, _, m in measured):
+    elif missing := [event for event in invariant.events if not every.occurred.get(event)]:
+        verdict, reason = Verdict.VACUOUS, f"never occurred: {', '.join(missing)}"
+    elif absent or not telling:
         verdict, reason = Verdict.NOT_APPLICABLE, "not judged: in this dtype rounding alone may be as large as this"
     else:
         verdict, reason = Verdict.HOLDS, ""

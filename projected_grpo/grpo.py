@@ -145,7 +145,7 @@ def completion_losses(
         raise ArgumentTypeError(f"mask is {mask.dtype}; it must be bool, as completion_mask gives it.")
     if not 0 < clip_epsilon < 1:
         raise SettingError(f"clip_epsilon is {clip_epsilon!r}; it must be between 0 and 1.")
-    if not 0 <= beta < float("inf") or denominator < 1:
+    if not 0 <= beta < float("inf") or not denominator >= 1:
         raise SettingError(f"beta is {beta!r} and denominator {denominator!r}; they must be at least 0 and 1.")
     if beta and reference_log_probs is None:
         raise SettingError(f"beta is {beta!r}, and there are no reference_log_probs to pull to; pass them, or beta=0.")

@@ -19,7 +19,7 @@ from museum_tape import tape
 from invariants import Report, SplitSetting, Subject
 from invariants.cases import build_cases
 from invariants.demands import Demands
-from invariants.failure import failure, reproduce_command, stories
+from invariants.failure import Command, failure, stories
 from invariants.museum import FAULTS
 from invariants.registry import selected
 from invariants.runner import Bench
@@ -66,7 +66,7 @@ def texts() -> Iterator[tuple[str, str]]:
     for name, id in FAULTY.items():
         report = report_on(faults[name].subject(), id)
         [result] = report.results
-        yield f"{id}.txt", failure(result, reproduce_command(report, result, "mine:subject"))
+        yield f"{id}.txt", failure(result, Command(spec="mine:subject").again(report, result))
     for fault in {
         fault.caught_by: fault for fault in FAULTS if fault.caught_by.startswith(("grpo", "extraction"))
     }.values():
@@ -85,7 +85,7 @@ def texts() -> Iterator[tuple[str, str]]:
 def told(subject: Subject, only: str) -> str:
     """Every story of a report."""
     report = report_on(subject, only)
-    found = stories(report, lambda result: reproduce_command(report, result, "mine:subject"))
+    found = stories(report, Command(spec="mine:subject"))
     return "\n\n".join(story.text for story in found)
 
 

@@ -145,7 +145,9 @@ def main() -> int:
         partial = options.json.with_name(f"{options.json.name}.partial")
         partial.write_text(json.dumps(found, indent=1) + "\n")
         partial.replace(options.json)
-    return 1 if any(tally.alarms for tally in tallies.values()) else 0
+    if idle := [name for name, tally in tallies.items() if not tally.checks]:
+        print(f"nothing was checked: {', '.join(idle)}")
+    return 1 if idle or any(tally.alarms for tally in tallies.values()) else 0
 
 
 if __name__ == "__main__":

@@ -73,6 +73,17 @@ def test_an_expectation_for_one_setting_goes_before_one_for_all(small_tape):
         assert [setting.reason for setting in found.settings] == ["general", "special"]
 
 
+def reversed_split(g, V):
+    removed = 2 * V.T @ (V @ g)
+    return g - removed, removed
+
+
+def test_an_expectation_for_all_is_not_used_up_by_those_for_single_settings(small_tape):
+    subject = Subject(name="mine", split={SplitSetting(): leaky, SplitSetting(gate="reverse"): reversed_split})
+    found = result(subject, small_tape, {ID: "all of them", f"{ID} @ one_sided": "this one"})
+    assert [setting.verdict for setting in found.settings] == [Verdict.EXPECTED_VIOLATION, Verdict.UNEXPECTEDLY_HOLDS]
+
+
 def test_settings_that_differ_in_a_field_without_a_word_are_told_apart(small_tape):
     subject = Subject(name="mine", split={SplitSetting(): split, SplitSetting(subtracts_stored=True): leaky})
     known = {f"{ID} @ one_sided [subtracts_stored=True]": "known"}

@@ -38,7 +38,7 @@ def test_every_text_is_pinned_and_there_are_enough_of_them():
 def test_every_red_result_is_in_exactly_one_story():
     report = report_of("an axis is in the basis twice", "split")
     red = [result.invariant.id for result in report.results if not result.verdict.green]
-    told = stories(report, lambda result: "again")
+    told = stories(report)
     assert sorted([s.result.invariant.id for s in told] + [id for s in told for id in s.explains]) == sorted(red)
     assert [s.result.invariant.id for s in told] == list(roots(red))
     assert all(reason for s in told for reason in s.explains.values())
@@ -46,21 +46,21 @@ def test_every_red_result_is_in_exactly_one_story():
 
 
 def test_a_story_shows_the_root_and_folds_what_it_implies():
-    [story] = stories(report_of("an axis is in the basis twice", "split"), lambda result: f"run {result.invariant.id}")
+    [story] = stories(report_of("an axis is in the basis twice", "split"))
     assert story.text.startswith("split.pythagoras: violated\n")
     assert "  explains      split.one_sided: " in story.text
     assert str(story) == story.text
-    assert story.text.endswith("  again         run split.pythagoras")
+    assert story.text.endswith("  again         projected-grpo verify --only split.pythagoras")
 
 
 def test_a_script_that_was_written_is_named():
     report = report_of("sign of V flipped", "split.one_sided")
-    [story] = stories(report, lambda result: "again", scripts={"split.one_sided": "failures/split.one_sided.py"})
+    [story] = stories(report, scripts={"split.one_sided": "failures/split.one_sided.py"})
     assert "  script        failures/split.one_sided.py\n  again" in story.text
 
 
 def test_nothing_red_is_no_story():
-    assert stories(report_of("sign of V flipped", "split.span"), lambda result: "again") == []
+    assert stories(report_of("sign of V flipped", "split.span")) == []
 
 
 def test_the_setting_that_decides_is_shown_in_full_and_the_others_in_a_line():

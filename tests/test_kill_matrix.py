@@ -74,6 +74,12 @@ def test_a_fault_that_is_not_caught_by_name(small):
     assert any("is no fault of anything that clip.covers_both looks at" in p for p in wrong(small, stranger))
 
 
+def test_an_error_is_no_catch(small):
+    row = small.rows[0]
+    crashes = with_cell(row, row.fault.caught_by, Verdict.ERROR)
+    assert any(f"is not caught by {row.fault.caught_by}: error" in p for p in wrong(small, crashes))
+
+
 def test_a_trip_that_nothing_explains(small):
     row = with_cell(small.rows[0], "split.additivity", Verdict.VIOLATED)
     assert any("trips split.additivity, and neither the fault" in p for p in wrong(small, row))

@@ -2,12 +2,13 @@
 
 import json
 import math
+import shlex
 
 import pytest
 import torch
 
 from invariants import Subject, as_json, as_text, verify
-from invariants.failure import failure, reproduce_command
+from invariants.failure import Command, failure
 from invariants.reports import head
 
 
@@ -24,7 +25,7 @@ def test_a_failure_tells_its_story_without_the_code(small_tape):
     report = report_on(leaky, small_tape, "split.conservation")
     (result,) = report.results
     measured = result.worst.measured
-    assert failure(result, reproduce_command(report, result, "my.module:subject")) == (
+    assert failure(result, Command(spec="my.module:subject").again(report, result)) == (
         "split.conservation: violated\n"
         "  statement     kept + removed = g: the two parts add up to the gradient. (T1)\n"
         "  setting       one_sided\n"
@@ -41,7 +42,28 @@ def test_a_failure_tells_its_story_without_the_code(small_tape):
 
 def test_the_seed_is_part_of_the_command_that_reproduces(small_tape):
     report = verify(Subject(name="mine", split=leaky), tape=small_tape, only=["split.conservation"], seed=3)
-    assert reproduce_command(report, report.results[0], None).endswith("--only split.conservation --seed 3")
+    assert Command().again(report, report.results[0]).endswith("--only split.conservation --seed 3")
+
+
+def test_the_command_makes_the_same_demands_and_can_be_pasted(small_tape):
+    demands = {"expected_violations": {"split.purity": "it's known"}, "required": ["split.additivity", "split.purity"]}
+    report = verify(Subject(name="mine", split=leaky), tape=small_tape, only=["split"], **demands)
+    command = Command(
+        spec="my module:subject",
+        tape="a tape",
+        expect=(("split.purity", "it's known"), ("known ones.toml",)),
+        require=("split.additivity", "split.purity"),
+    )
+    again = {result.invariant.id: command.again(report, result) for result in report.results}
+    start = ["projected-grpo", "verify", "my module:subject", "--only"]
+    assert shlex.split(again["split.conservation"]) == [*start, "split.conservation", "--tape", "a tape"]
+    assert shlex.split(again["split.additivity"]) == [
+        *start, "split.additivity", "--tape", "a tape", "--require", "split.additivity",
+    ]  # fmt: skip
+    assert shlex.split(again["split.purity"]) == [
+        *start, "split.purity", "--tape", "a tape", "--expect", "split.purity", "it's known",
+        "--expect", "known ones.toml", "--require", "split.purity",
+    ]  # fmt: skip
 
 
 def test_the_table_has_a_row_for_every_invariant_and_a_head_that_counts(small_tape):

@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 from report_toys import KINDS, ONLY, SUBJECTS, report_of
 
 from invariants import Subject, as_json, as_junit, as_markdown, as_text, verify
+from invariants.failure import Command
 from invariants.reports import head, schema_text
 from regression import pinned
 
@@ -108,7 +109,9 @@ def test_junit_says_what_the_run_stood_on_and_never_how_long_it_took(small_tape)
 
 
 def test_junit_tells_the_failure_and_why_something_is_skipped(small_tape):
-    suite = ET.fromstring(as_junit(report_of("red", small_tape), spec="my.module:subject")).find("testsuite")
+    suite = ET.fromstring(as_junit(report_of("red", small_tape), command=Command(spec="my.module:subject"))).find(
+        "testsuite"
+    )
     failure = suite.find("testcase/failure")
     assert failure.get("type") == "violated"
     assert failure.get("message").startswith("violated: ")

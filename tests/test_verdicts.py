@@ -1,6 +1,8 @@
 """How a run judges: every verdict, from subjects a few lines long."""
 
+import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,8 +17,12 @@ from invariants import (
     all_but,
     verify,
 )
+from invariants.cases import build_cases
 from invariants.errors import UnusableTapeError
+from invariants.measurement import Measurement
 from invariants.registry import all_invariants, invariant
+from invariants.runner import judge
+from invariants.trials import SplitTrial
 from reference import Tape
 
 
@@ -279,3 +285,35 @@ def test_a_subject_that_skips_a_test_is_an_error_and_no_skip(small_tape):
     report = verify(Subject(name="skipping", split=skipping), tape=small_tape, only=["split.span"])
     assert report.results[0].verdict is Verdict.ERROR
     assert not report.ok
+
+
+class Blurred:
+    """A check of which some cases cannot fail; it counts an event in those and, where it `tells`, in the others."""
+
+    def __init__(self, tells: bool, occurs: bool = True) -> None:
+        self.tells, self.occurs = tells, occurs
+
+    def __call__(self, trial):
+        sure = trial.case.size % 2 == 0
+        seen = {"event": (self.tells if sure else True) and self.occurs}
+        return Measurement(0.0, 1.0 if sure else math.inf, trial.case.label, seen, scale=2.0)
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict"),
+    [
+        (Blurred(tells=True), Verdict.HOLDS),
+        (Blurred(tells=False), Verdict.NOT_APPLICABLE),
+        (Blurred(tells=True, occurs=False), Verdict.VACUOUS),
+    ],
+)
+def test_what_occurs_only_where_nothing_can_fail_is_no_evidence(small_tape, check, verdict):
+    original = next(i for i in all_invariants() if i.id == "split.span")
+    toy = replace(original, check=check, events=("event",))
+    cases = build_cases(small_tape, 0, "quick").split
+    trials = [(case, SplitTrial(split, setting=SplitSetting(), case=case, dtype=torch.float64)) for case in cases]
+    assert {case.size % 2 for case in cases} == {0, 1}
+    result = judge(toy, "one_sided", trials)
+    assert result.verdict is verdict
+    if verdict is Verdict.NOT_APPLICABLE:
+        assert result.reason.startswith("not judged")

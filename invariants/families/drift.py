@@ -1,5 +1,6 @@
 """optimizer.*: what noise does to the deployed vector along V, and the gauges that warn of it without labels."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -74,10 +75,11 @@ def drift_gauge(trial: StepTrial) -> Measurement | None:
         exact, errors = drift(d, q, trial.basis), gauge_errors(trial, d, q)
         apart += exact.opposition != 0
         for (name, values), value, error in zip(logged.items(), exact, errors, strict=True):
-            if values is not None and error < float("inf"):
+            if values is not None and error < math.inf:
                 where = f"{trial.case.label}, step {step}, {name}"
                 measured.append(Measurement(abs(values[step] - value), error, where, scale=abs(value)))
-    return worst(measured, occurred={"deployed and quarantine apart": apart}) if measured else None
+    open_everywhere = Measurement(0.0, math.inf, trial.case.label)
+    return worst(measured or [open_everywhere], occurred={"deployed and quarantine apart": apart})
 
 
 class Rounded(NamedTuple):
@@ -125,5 +127,5 @@ def gauge_errors(trial: StepTrial, d: dict[str, Tensor], q: dict[str, Tensor]) -
 def quotient_error(a: Rounded, b: Rounded) -> float:
     """Of a / b; infinite where b is not known to be above 0."""
     if b.size <= 2 * b.error:
-        return float("inf")
+        return math.inf
     return (a.error + a.size / b.size * b.error) / (b.size - b.error)

@@ -27,8 +27,7 @@ def row_problems(row: Row) -> Iterator[str]:
     fault, trips = row.fault, row.trips
     if fault.caught_by not in row.cells:
         yield f"{fault.name!r} is no fault of anything that {fault.caught_by} looks at"
-    elif fault.caught_by not in trips:
-        cell = row.cells[fault.caught_by]
+    elif (cell := row.cells[fault.caught_by]).verdict is not Verdict.VIOLATED:  # an error measured nothing
         yield f"{fault.name!r} is not caught by {fault.caught_by}: {cell.verdict}{cell.reason and f' ({cell.reason})'}"
     for id in trips:
         if id != fault.caught_by and explanation(row, id) is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from invariants.errors import ReportPathError
+from invariants.failure import Command
 from invariants.reports.junit import as_junit
 from invariants.reports.markdown import as_markdown
 from invariants.reports.plain import as_json
@@ -22,15 +23,14 @@ def rendered(
     report: Report,
     format: Format,
     *,
-    spec: str | None = None,
-    tape: str | None = None,
+    command: Command | None = None,
     scripts: Mapping[str, str] | None = None,
 ) -> str:
-    """The report in one of the formats; spec, tape and scripts are those of `render`."""
+    """The report in one of the formats; command and scripts are those of `render`."""
     if format == "json":
         return json.dumps(as_json(report), indent=2, allow_nan=False)
     write = {"text": as_text, "junit": as_junit, "markdown": as_markdown}[format]
-    return write(report, spec=spec, tape=tape, scripts=scripts)
+    return write(report, command=command, scripts=scripts)
 
 
 def format_of(path: Path) -> Format:

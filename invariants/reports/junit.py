@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
-from invariants.failure import failure, reproduce_command
+from invariants.failure import Command, failure
 from invariants.reports.rows import WHY, conclusion, head, provenance, row, writable
 from invariants.verdict import Report, Result, Verdict
 
@@ -17,8 +17,7 @@ OUTCOMES = {
 def as_junit(
     report: Report,
     *,
-    spec: str | None = None,
-    tape: str | None = None,
+    command: Command | None = None,
     scripts: Mapping[str, str] | None = None,
 ) -> str:
     """The report as XML, in ASCII. Without times, so that the same run gives the same bytes.
@@ -31,7 +30,7 @@ def as_junit(
     for name, value in {**counts, "dtype": report.dtype, **provenance(report)}.items():
         ET.SubElement(properties, "property", name=name, value=writable(str(value)))
     for result in report.results:
-        again = reproduce_command(report, result, spec, tape)
+        again = (command or Command()).again(report, result)
         suite.append(_case(report, result, again, (scripts or {}).get(result.invariant.id)))
     if not report.applicable:
         case = ET.SubElement(suite, "testcase", classname=writable(report.subject), name="something applies")

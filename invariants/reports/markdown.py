@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Iterable, Mapping
 
-from invariants.failure import Story, reproduce_command, stories
+from invariants.failure import Command, Story, stories
 from invariants.reports.rows import WHY, conclusion, head, notes, provenance, rows, writable
 from invariants.verdict import Report, Verdict
 
@@ -16,13 +16,12 @@ SPECIAL = re.compile(r"([\\`*_\[\]<>|&$~])")
 def as_markdown(
     report: Report,
     *,
-    spec: str | None = None,
-    tape: str | None = None,
+    command: Command | None = None,
     scripts: Mapping[str, str] | None = None,
 ) -> str:
     """A headline with the verdict and the counts, a table, and what is red, cause by cause, folded away."""
     colour = "green" if report.ok else "red"
-    told = stories(report, lambda result: reproduce_command(report, result, spec, tape), scripts=scripts)
+    told = stories(report, command, scripts=scripts)
     origin = ", ".join(f"{name} {value}" for name, value in provenance(report).items())
     blocks = [
         f"## {colour}: {escaped(report.subject)} ({report.dtype}), {head(report)}",

@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from invariants.failure import Story, reproduce_command, stories
+from invariants.failure import Command, Story, stories
 from invariants.reports.rows import WHY, conclusion, head, notes, rows, writable
 from invariants.verdict import Report, Verdict
 
@@ -40,17 +40,16 @@ def table(report: Report, told: Sequence[Story], width: int = 160) -> Table:
 def render(
     report: Report,
     *,
-    spec: str | None = None,
-    tape: str | None = None,
+    command: Command | None = None,
     scripts: Mapping[str, str] | None = None,
     width: int = 160,
 ) -> RenderableType:
     """The whole report for a terminal: the head, the table, and what is red cause by cause.
 
-    spec and tape are what the command line was given, for the command that shows a failure again; scripts says which
-    standalone script was written for which id. A table for a narrow terminal has fewer columns.
+    command is what the command line was given, for the one that shows a failure again; scripts says which standalone
+    script was written for which id. A table for a narrow terminal has fewer columns.
     """
-    told = stories(report, lambda result: reproduce_command(report, result, spec, tape), scripts=scripts)
+    told = stories(report, command, scripts=scripts)
     headline = f"{writable(report.subject)} ({report.dtype}): {head(report)}"
     parts: list[RenderableType] = [Text(headline, style="bold"), "", table(report, told, width), ""]
     # Not wrapped: the last line is a command, to be copied whole.
@@ -62,13 +61,12 @@ def render(
 def as_text(
     report: Report,
     *,
-    spec: str | None = None,
-    tape: str | None = None,
+    command: Command | None = None,
     scripts: Mapping[str, str] | None = None,
     width: int = 160,
 ) -> str:
     """The rendered report without colours."""
     console = Console(width=width, no_color=True, highlight=False)
     with console.capture() as captured:
-        console.print(render(report, spec=spec, tape=tape, scripts=scripts, width=width), crop=False)
+        console.print(render(report, command=command, scripts=scripts, width=width), crop=False)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

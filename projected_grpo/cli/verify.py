@@ -58,6 +58,7 @@ def verify(
     """
     ensure_own_suite()
     import invariants
+    from invariants.failure import Command
     from invariants.reports import format_of, rendered, write_file
     from reference.tape import load
 
@@ -90,7 +91,8 @@ def verify(
             progress=status.update,
         )
         status.update("telling what was found")  # which asks the subject once more where something is red
-        again: dict[str, Any] = {"spec": subject, "tape": None if tape is None else str(tape), "scripts": {}}
+        command = Command(spec=subject, tape=None if tape is None else str(tape), expect=expect, require=require)
+        again: dict[str, Any] = {"command": command, "scripts": {}}
         if repro is not None:
             again["scripts"] = _write_scripts(found, repro)
         table = invariants.render(found, **again, width=columns) if printed == "text" else None
