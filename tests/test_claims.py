@@ -7,171 +7,22 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
+from base_optimizers import BASES, Build, vectors
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from projected_grpo.basis import Basis
 from projected_grpo.claims import LEAKS, Guarantee, claims_of, guarantees
-from projected_grpo.errors import UnmeasurableOptimizerError
 from projected_grpo.optimizer import RoutedOptimizer
 from projected_grpo.probes import Measured, MeasureOnce, measure
 from projected_grpo.routing import Routing
 from projected_grpo.split import SplitRule
 from projected_grpo.vectors import VectorPair
 
-Build = Callable[[list[nn.Parameter]], Optimizer]
-
-
-class Own(Optimizer):
-    """Stochastic gradient descent with one deliberate peculiarity."""
-
-    def __init__(self, params: Any, lr: float = 0.1, twist: str = "none") -> None:
-        super().__init__(params, {"lr": lr})
-        self.twist = twist
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        moving = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        norm = sum(float(p.grad.norm()) for p in moving)
-        for p in moving:
-            count = self.state[p]["count"] = self.state[p].get("count", 0) + 1
-            direction = p.grad
-            if self.twist == "coupled":
-                direction = direction / (1 + norm)
-            elif self.twist == "late sign" and count > 60:
-                direction = direction.sign()
-            elif self.twist == "noise":
-                direction = direction + 0.1 * torch.randn_like(p)
-            elif self.twist == "l1":
-                direction = direction + 0.01 * p.sign()
-            elif self.twist == "per coordinate":
-                direction = direction * torch.linspace(1, 2, p.numel(), dtype=p.dtype)
-            elif self.twist == "fails":
-                raise RuntimeError("needs a matrix")
-            p.sub_(self.param_groups[0]["lr"] * direction)
-
-
-BASES: dict[str, Build] = {
-    "SGD": lambda p: torch.optim.SGD(p, lr=0.1),
-    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
-    "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
-    "decay": lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.5),
-    "overdampened": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, dampening=1.8),
-    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.05, weight_decay=0.1),
-    "Adagrad": lambda p: torch.optim.Adagrad(p, lr=0.05),
-    "coupled": lambda p: Own(p, twist="coupled"),
-    "noise": lambda p: Own(p, twist="noise"),
-    "l1": lambda p: Own(p, twist="l1"),
-    "late sign": lambda p: Own(p, twist="late sign"),
-    "per coordinate": lambda p: Own(p, twist="per coordinate"),
-}
-#                 linear isotropic separable nonnegative
-IS = {
-    "SGD":            (True, True, True, True),
-    "momentum":       (True, True, True, True),
-    "nesterov":       (True, True, True, True),
-    "decay":          (True, True, True, False),
-    "overdampened":   (True, True, True, False),
-    "AdamW":          (False, False, True, False),
-    "Adagrad":        (False, False, True, False),
-    "coupled":        (False, True, False, False),
-    "noise":          (False, False, False, False),
-    "l1":             (False, False, True, False),
-    "late sign":      (False, False, True, False),
-    "per coordinate": (True, False, True, False),
-}  # fmt: skip
 # The other two policies are in the truth table below, under the default rule.
 SETTINGS = [("gradient", "before"), ("gradient", "joint"), ("update", "before"), ("displacement", "before")]
 SHAPES = {"q": (3, 12), "k": (2, 12), "v": (1, 7)}
 STEPS = 12
 LIMIT = 5.0  # about the median norm of the gradients below
-
-
-def vectors() -> list[nn.Parameter]:
-    return [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))]
-
-
-@pytest.mark.parametrize("name", BASES)
-def test_what_an_optimizer_is(name: str) -> None:
-    measured = measure(BASES[name](vectors()))
-    assert measured.moved
-    assert (measured.linear, measured.isotropic, measured.separable, measured.nonnegative) == IS[name]
-
-
-def test_measuring_leaves_everything_alone() -> None:
-    held = vectors()
-    base = torch.optim.AdamW(held, lr=0.1)
-    held[0].grad = torch.ones(3)
-    base.step()
-    seen = []
-    base.register_step_pre_hook(lambda *_: seen.append(1))
-    torch.optim.lr_scheduler.ConstantLR(base)  # replaces the instance's step
-    before = [p.detach().clone() for p in held], base.state[held[0]]["exp_avg"].clone()
-    torch.manual_seed(0)
-    assert measure(base).separable
-    after_measuring = torch.rand(())
-    torch.manual_seed(0)
-    assert torch.equal(after_measuring, torch.rand(()))
-    assert all(torch.equal(p, old) for p, old in zip(held, before[0], strict=True))
-    assert torch.equal(base.state[held[0]]["exp_avg"], before[1])
-    assert list(base.state) == [held[0]]
-    assert not seen
-
-
-def test_a_learning_rate_of_zero() -> None:
-    """A warm-up that stands at zero is measured at its initial rate; a plain zero moves nothing and claims nothing."""
-    base = torch.optim.SGD(vectors(), lr=0.1)
-    torch.optim.lr_scheduler.LambdaLR(base, lambda step: step / 10)
-    assert base.param_groups[0]["lr"] == 0
-    assert measure(base).linear
-    assert measure(torch.optim.SGD(vectors(), lr=0.0)) == Measured(
-        residuals=measure(torch.optim.SGD(vectors(), lr=0.0)).residuals
-    )
-
-
-def test_only_the_groups_that_matter_are_measured() -> None:
-    first, second = vectors()
-    base = torch.optim.SGD([{"params": [first]}, {"params": [second], "weight_decay": 0.1}], lr=0.1)
-    assert not measure(base).nonnegative
-    assert measure(base, {id(first)}).nonnegative
-
-
-def test_what_cannot_be_measured_has_no_property() -> None:
-    base = Own(vectors(), twist="fails")
-    with pytest.raises(UnmeasurableOptimizerError, match=r"Own could not be run .*RuntimeError: needs a matrix"):
-        measure(base)
-    measured = MeasureOnce().of(base)
-    assert not measured.linear
-    assert "needs a matrix" in (measured.problem or "")
-    pair = VectorPair(nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4)))
-    base = Own([*pair], twist="fails")
-    optimizer = RoutedOptimizer(base, {"q": pair}, Basis({"q": torch.eye(1, 4)}), space="gradient")
-    assert "needs a matrix" in optimizer.explain()
-    assert "keeps_sum               no" in optimizer.explain()
-
-
-def test_a_constructor_that_cannot_be_called_again() -> None:
-    """Then the twin has the base's attributes, and a state that starts empty."""
-
-    class Demanding(Own):
-        def __init__(self, params: Any, twist: str, *, secret: int) -> None:
-            super().__init__(params, twist=twist)
-            self.secret = secret
-
-    assert measure(Demanding(vectors(), "none", secret=1)).linear
-    assert not measure(Demanding(vectors(), "coupled", secret=1)).separable
-
-
-def test_a_measurement_is_repeated_when_options_change() -> None:
-    base, measurement = torch.optim.SGD(vectors(), lr=0.1), MeasureOnce()
-    first = measurement.of(base)
-    base.param_groups[0]["lr"] = 0.05
-    assert measurement.of(base) is first
-    base.param_groups[0]["weight_decay"] = 0.1
-    assert not measurement.of(base).nonnegative
-
-
-# Claims against behaviour
 
 
 def make_basis() -> Basis:

@@ -3,6 +3,7 @@
 
 from invariants.families import (
     split,
+    split_edges,
     cos_pre,
     clip,
     optimizer,
@@ -29,4 +30,5 @@ __all__ = [
     "optimizer",
     "refresh",
     "split",
+    "split_edges",
 ]

@@ -16,40 +16,13 @@ from invariants.hypotheses import (
     leaves_a_known_remainder,
     of_rule,
     removes_all_at_once,
-    rescales,
     restores_the_sum,
 )
-from invariants.measurement import Measurement, elementwise, same_bits, worst
+from invariants.measurement import Measurement, elementwise, worst
 from invariants.registry import invariant
+from invariants.rescaling import has_a_direction, rescaling_error, squares_are_normal
 from invariants.trials import SplitTrial
 from reference import split as reference_split
-
-
-def squares_stay_in_range(x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether norms of x can be computed by squaring without overflow and without losing digits to underflow."""
-    info = torch.finfo(accumulated_in(dtype))
-    largest = float(x.abs().max()) if x.numel() else 0.0
-    square = largest * largest  # infinite, where ** 2 would raise
-    return largest == 0.0 or (info.tiny / info.eps**2 < square and square * x.numel() < info.max * info.eps)
-
-
-def accumulated_in(dtype: torch.dtype) -> torch.dtype:
-    """What norms are accumulated in: float32 for the half types, as torch does it."""
-    return dtype if dtype in (torch.float64, torch.float32) else torch.float32
-
-
-def has_a_direction(trial: SplitTrial, factor: float = 1.0) -> bool:
-    """Whether a rescaling of what is kept, of `factor` times the gradient, is more than rounding and in range."""
-    unscaled = trial.g - trial.exact
-    in_range = all(squares_stay_in_range(factor * x, trial.dtype) for x in (trial.g, unscaled))
-    return in_range and length(unscaled) > 4 * length(trial.kept_bound)
-
-
-def squares_are_normal(trial: SplitTrial, factor: float) -> bool:
-    """Whether norms of `factor` times the gradient, and of what is kept, have only normal terms: they scale exactly."""
-    entries = factor * torch.cat([trial.g, trial.kept]).abs()
-    smallest = float(entries[entries > 0].min()) if bool(entries.any()) else 1.0
-    return smallest > torch.finfo(trial.dtype).tiny and smallest**2 > torch.finfo(accumulated_in(trial.dtype)).tiny
 
 
 def power_of_two_above(x: float) -> float:
@@ -302,124 +275,8 @@ def matches_reference(trial: SplitTrial) -> Measurement | None:
         rounding = own + unit_roundoff(torch.float64) * (trial.g.abs() + exact.removed.abs())  # of the exact kept
         bound = trial.kept_bound + rounding
         return worst([removed, elementwise(trial.kept - exact.kept, bound, trial.case.label, scale=trial.g)])
-    rescaling = _rescaling_error(trial)
+    rescaling = rescaling_error(trial)
     if rescaling is None:
         return None
     difference = torch.tensor(length(trial.kept - exact.kept), dtype=torch.float64)
     return worst([removed, elementwise(difference, rescaling, trial.case.label, scale=trial.given.norm)])
-
-
-def _rescaling_error(trial: SplitTrial) -> float | None:
-    """Error of |g| kept / |kept| in norm; None where kept is too short to have a direction in this dtype.
-
-    With e the error of kept before rescaling, the direction is off by at most 2 e / (|kept| - e).
-    """
-    if not has_a_direction(trial):
-        return None
-    kept, e = length(trial.g - trial.exact), length(trial.kept_bound)
-    norms = gamma(2 * trial.g.numel() + 8, trial.dtype) + gamma(2 * trial.g.numel() + 8, torch.float64)
-    return trial.given.norm * (2 * e / (kept - e) + norms)
-
-
-@invariant("split.empty_basis", theorem="T1", capability="split", events=("gradient is not zero",))
-def empty_basis(trial: SplitTrial) -> Measurement:
-    """With k = 0 everything is kept and nothing removed.
-
-    Fails when: a module without hack directions is touched by the split.
-
-    Likely cause: an empty basis is padded with something other than zero rows, or divided by its norm.
-    """
-    kept, removed = trial.split(trial.g, trial.V[:0])
-    slack = 0.0
-    if trial.setting.preserve_magnitude:  # kept |g| / |kept| may round
-        if not squares_stay_in_range(trial.g, trial.dtype):
-            return same_bits(removed, torch.zeros_like(removed), trial.case.label)
-        slack = gamma(2 * trial.g.numel() + 8, trial.dtype)
-    seen = {"gradient is not zero": bool(trial.g.any())}
-    return worst([
-        same_bits(removed, torch.zeros_like(removed), trial.case.label),
-        elementwise(kept - trial.g, slack * trial.g.abs(), trial.case.label, occurred=seen),
-    ])  # fmt: skip
-
-
-@invariant("split.zero_rows", theorem="T1", capability="split", events=("something removed",))
-def zero_rows(trial: SplitTrial) -> Measurement | None:
-    """Zero rows in V change nothing: they are how modules of unequal k share one tensor.
-
-    Fails when: padding changes what is removed.
-
-    Likely cause: rows are normalised on the way in (0/0), or counted in the share that is removed.
-    """
-    padded = torch.cat([trial.V, torch.zeros(2, trial.g.numel(), dtype=torch.float64)])
-    _, removed = trial.split(trial.g, padded)
-    own = removed_error(trial.g, padded, trial.scale, trial.dtype) + trial.subtraction_error(trial.g)
-    bound = trial.removed_bound + own
-    return elementwise(
-        removed - trial.removed, bound, trial.case.label, scale=trial.removed,
-        occurred={"something removed": bool(trial.removed.any())},
-    )  # fmt: skip
-
-
-@invariant(
-    "split.preserves_magnitude",
-    theorem="T1",
-    capability="split",
-    applies=of_rule(rescales),
-    events=("something removed",),
-)
-def preserves_magnitude(trial: SplitTrial) -> Measurement | None:
-    """What is kept is as long as the gradient was, wherever anything is kept.
-
-    Fails when: the rescaling is missing, or uses another norm.
-
-    Likely cause: the norm is taken after the split, or over all modules together.
-    """
-    if _rescaling_error(trial) is None:
-        return None
-    residual = torch.tensor(length(trial.kept) - trial.given.norm, dtype=torch.float64)
-    bound = gamma(2 * trial.g.numel() + 8, trial.dtype) * trial.given.norm
-    return elementwise(
-        residual,
-        bound,
-        trial.case.label,
-        scale=trial.given.norm,
-        occurred={"something removed": bool(trial.removed.any())},
-    )
-
-
-@invariant("split.zero_gradient", theorem="T5", capability="split", per="setting", events=("zero gradient split",))
-def zero_gradient(trial: SplitTrial) -> Measurement:
-    """A zero gradient is split into zeros.
-
-    Fails when: zero in gives NaN or anything else out.
-
-    Likely cause: a division by the gradient's or the kept part's norm.
-    """
-    V = orthonormal_rows(3, 8, torch.Generator().manual_seed(11))
-    zero = torch.zeros(8, dtype=torch.float64)
-    parts = trial.split(zero, V)
-    return worst(
-        (same_bits(part, zero, "zero gradient, r=8, k=3") for part in parts), occurred={"zero gradient split": 1}
-    )
-
-
-@invariant("split.purity", theorem="T1", capability="split", events=("something removed",))
-def purity(trial: SplitTrial) -> Measurement | None:
-    """The split leaves its arguments as they were, and gives the same bits when it is called again.
-
-    Fails when: g or V is overwritten, or the result depends on an earlier call.
-
-    Likely cause: an in-place operation on a view of the gradient, or a buffer that is handed out twice.
-    """
-    if trial.setting.preserve_magnitude and not squares_stay_in_range(trial.g, trial.dtype):
-        return None  # a norm may overflow there, and NaN twice is not the same bits
-    # Copies: in float64 the trial's own tensors, and with them the tape's, would be handed out otherwise.
-    g, V = trial.g.to(trial.dtype, copy=True), trial.V.to(trial.dtype, copy=True)
-    first = trial.raw(g, V)
-    kept = [part.clone() for part in first]
-    trial.raw(-g.roll(1), V)  # what was handed out before must survive a call in between
-    later = [part.clone() for part in first]
-    again = trial.raw(g, V)
-    pairs = [(g, trial.g), (V, trial.V), *zip(later, kept, strict=True), *zip(again, kept, strict=True)]
-    measured = (same_bits(a.double(), b.double(), trial.case.label) for a, b in pairs)
-    return worst(measured, occurred={"something removed": bool(kept[1].any())})
