@@ -64,6 +64,13 @@ def test_expectations_come_from_a_file_and_from_the_command_line(capsys):
     assert "expected to be violated (known too), but: it holds" in capsys.readouterr().out
 
 
+def test_a_run_leaves_nothing_behind(theirs):
+    before = sorted(path.name for path in theirs.iterdir())
+    command = [PROGRAM, "verify", "some_code:subject", *ONE]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    assert sorted(path.name for path in theirs.iterdir()) == before
+
+
 def test_an_expired_expectation_is_red_and_names_its_owner(capsys):
     assert main(["verify", "some_code:broken", *ONE, "--expect", "expired.toml"]) == 1
     said = "  because       its expectation by kim expired on 2020-01-01: known since v1\n"

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -57,6 +58,8 @@ def verify(
         selftest: run the museum of known faults instead, to see that the suite catches them here.
     """
     ensure_own_suite()
+    from hypothesis.configuration import set_hypothesis_home_dir
+
     import invariants
     from invariants.failure import Command
     from invariants.reports import format_of, rendered, write_file
@@ -79,7 +82,12 @@ def verify(
     recorded = None if tape is None else load(tape)
     columns = width()  # of stdout, which is about to be exchanged
     # What a subject prints goes to stderr: stdout is the report's.
-    with contextlib.redirect_stdout(sys.stderr), Console(stderr=True).status("starting") as status:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        contextlib.redirect_stdout(sys.stderr),
+        Console(stderr=True).status("starting") as status,
+    ):
+        set_hypothesis_home_dir(scratch)  # its notes to itself are nothing to leave in the user's directory
         found = invariants.verify(
             _subject(subject),
             tape=recorded,
