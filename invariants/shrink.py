@@ -17,7 +17,7 @@ from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from invariants.cases import AdapterCase, Case, SplitCase, StepCase
+from invariants.cases import Case
 from invariants.measurement import Measurement
 from invariants.registry import Invariant
 from invariants.strategies import CASES
@@ -54,14 +54,11 @@ def _simplicity(example: Counterexample) -> tuple[float, ...]:
 def described(example: Counterexample) -> str:
     """The counterexample in a line: its shapes, its numbers where they are few, and by how much it failed."""
     case, measured = example.case, example.measurement
-    told = case.told if isinstance(case, SplitCase | StepCase | AdapterCase) else case.label
-    return f"{told}: observed {measured.residual:.3g}, allowed {measured.bound:.3g}"
+    return f"{case.told}: observed {measured.residual:.3g}, allowed {measured.bound:.3g}"
 
 
 def complexity(case: Case) -> tuple[float, ...]:
     """Smaller is easier to read: fewer numbers, fewer of them not zero, fewer not whole, and those nearer to 1."""
-    if not isinstance(case, SplitCase | StepCase | AdapterCase):
-        return (case.size,)
     values = torch.cat([part.flatten() for part in case.parts])
     there = values[values != 0]
     return (case.size, len(there), int((there != there.round()).sum()), _distance_from_one(there))
@@ -122,7 +119,7 @@ class _Search:
     def reduce(self, case: Case) -> None:
         """Takes the first simpler case that still fails, until there is none."""
         self.evaluations = 0
-        while isinstance(case, SplitCase | StepCase | AdapterCase) and self.evaluations < EVALUATIONS:
+        while self.evaluations < EVALUATIONS:
             now = complexity(case)
             simpler = next((each for each in case.simpler() if complexity(each) < now and self.fails(each)), None)
             if simpler is None:

@@ -68,6 +68,28 @@ def test_the_counterexample_of_a_broken_adapter_is_one_number(name, small_tape):
     assert case.x.numel() == 1
 
 
+@pytest.mark.parametrize("name", [fault.name for fault in FAULTS if fault.caught_by.startswith("extraction.")])
+def test_the_counterexample_of_a_broken_extraction_is_a_few_pairs(name, small_tape):
+    worst = violated(BY_NAME[name], small_tape)
+    case = worst.example.case
+    assert case.pairs <= 4
+    assert case.size <= (36 if name == "axes of rounding noise kept" else 17)
+    assert len(case.modules) <= (2 if "global" in name else 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [f.name for f in FAULTS if f.caught_by.startswith("grpo.") and f.caught_by != "grpo.k3"],  # k3 makes its own input
+)
+def test_the_counterexample_of_a_broken_loss_is_a_few_tokens(name, small_tape):
+    worst = violated(BY_NAME[name], small_tape)
+    case = worst.example.case
+    assert case.completions.numel() <= 8
+    assert case.prompt_tokens <= 2
+    assert torch.equal(case.rewards, case.rewards.sign())
+    assert "rewards=[" in worst.counterexample
+
+
 def test_an_example_is_what_its_sentence_says(small_tape):
     worst = violated(BY_NAME["sign of V flipped"], small_tape)
     example = worst.example

@@ -4,13 +4,13 @@ The loss of a completion is a sum over modules of slope . x + x . diag(bend) x /
 slope + bend * x: it turns with x wherever the bends of hack and clean differ.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from invariants.cases.draws import orthonormal_rows
+from invariants.cases.draws import numbers, orthonormal_rows
 
 # Shares of the largest singular value, away from multiples of 0.15, where noise floors are tried.
 SPECTRUM = torch.tensor([1.0, 0.82, 0.66, 0.53, 0.38, 0.22, 0.08], dtype=torch.float64)
@@ -31,11 +31,33 @@ class ContrastiveModule:
         """Where the losses read x (r,); (2, pairs, r)."""
         return self.slopes + self.bends * x
 
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All of its numbers."""
+        return self.slopes, self.bends, self.deployed, self.quarantine
+
     def to(self, dtype: torch.dtype) -> "ContrastiveModule":
         """The same, rounded."""
         return ContrastiveModule(
             slopes=self.slopes.to(dtype), bends=self.bends.to(dtype), deployed=self.deployed.to(dtype),
             quarantine=self.quarantine.to(dtype),
+        )  # fmt: skip
+
+    def of_pairs(self, kept: slice) -> "ContrastiveModule":
+        """With some of the pairs."""
+        return replace(self, slopes=self.slopes[:, kept], bends=self.bends[:, kept])
+
+    def with_zero(self, part: str) -> "ContrastiveModule":
+        """With zeros for slopes, bends, deployed or quarantine."""
+        zeros: Tensor = torch.zeros_like(getattr(self, part))
+        return replace(self, **{part: zeros})
+
+    def without_coordinate(self, at: int) -> "ContrastiveModule":
+        """In one dimension less."""
+        kept = [i for i in range(len(self.deployed)) if i != at]
+        return ContrastiveModule(
+            slopes=self.slopes[..., kept], bends=self.bends[..., kept], deployed=self.deployed[kept],
+            quarantine=self.quarantine[kept],
         )  # fmt: skip
 
 
@@ -60,7 +82,44 @@ class ExtractionCase:
     @property
     def size(self) -> int:
         """How big the case is, to find the smallest that fails."""
-        return sum(module.slopes.numel() for module in self.modules.values())
+        return self.k + sum(module.slopes.numel() for module in self.modules.values())
+
+    @property
+    def told(self) -> str:
+        """The shapes, and for a tiny case the numbers."""
+        shapes = f"{self.pairs} pair{'s' if self.pairs > 1 else ''}, k={self.k}, " + "; ".join(
+            f"{name} r={len(module.deployed)}" for name, module in self.modules.items()
+        )
+        if self.size > 16:
+            return f"{shapes}: {self.label}"
+        gradients = {name: module.gradients(module.deployed) for name, module in self.modules.items()}
+        figures = (f"{name}: hack={numbers(hack)}, clean={numbers(clean)}" for name, (hack, clean) in gradients.items())
+        return f"{shapes}: {', '.join(figures)}"
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All of its numbers."""
+        return tuple(part for module in self.modules.values() for part in module.parts)
+
+    def simpler(self) -> Iterator["ExtractionCase"]:
+        """Cases that are a little simpler: fewer modules, pairs, axes, coordinates; then rounder numbers."""
+        for left_out in self.modules if len(self.modules) > 1 else ():
+            yield replace(self, modules={name: module for name, module in self.modules.items() if name != left_out})
+        for few in {self.pairs // 2, self.pairs - 1} - {0}:
+            for kept in (slice(few), slice(-few, None)):
+                yield self._of((name, module.of_pairs(kept)) for name, module in self.modules.items())
+        if self.k > 1:
+            yield replace(self, k=self.k - 1)
+        for name, module in self.modules.items():
+            for at in range(len(module.deployed) if len(module.deployed) > 1 else 0):
+                yield replace(self, modules={**self.modules, name: module.without_coordinate(at)})
+        for part in ("bends", "quarantine", "deployed"):
+            yield self._of((name, module.with_zero(part)) for name, module in self.modules.items())
+        for change in (torch.round, torch.sign):
+            yield self._of((name, replace(m, slopes=change(m.slopes))) for name, m in self.modules.items())
+
+    def _of(self, modules: Iterable[tuple[str, ContrastiveModule]]) -> "ExtractionCase":
+        return replace(self, modules=dict(modules))
 
 
 def module(differences: Tensor, draw: torch.Generator, *, curved: bool) -> ContrastiveModule:

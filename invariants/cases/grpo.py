@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from invariants.cases.draws import numbers
 from reference import grpo
 
 P, T, VOCAB, END = 3, 4, 7, 0
@@ -35,6 +37,56 @@ class GRPOCase:
         return self.logits.numel()
 
     @property
+    def told(self) -> str:
+        """The shapes, and for a tiny case the numbers."""
+        (prompts, group), (_, T) = self.rewards.shape, self.completions.shape
+        shapes = (
+            f"{prompts} prompt{'s' if prompts > 1 else ''} of {self.prompt_tokens} tokens, {group} completions of {T}"
+        )
+        if self.rewards.numel() * T > 8:
+            return f"{shapes}: {self.label}"
+        return f"{shapes}: rewards={numbers(self.rewards)}, completions={self.completions.tolist()}"
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All of its numbers."""
+        return self.logits, self.rewards, self.old_log_probs, self.reference_log_probs
+
+    def simpler(self) -> Iterator["GRPOCase"]:
+        """Cases that are a little simpler: fewer prompts, completions, tokens, words; then rounder numbers."""
+        prompts, group = self.rewards.shape
+        index = torch.arange(prompts * group).view(prompts, group)
+        for few in {prompts // 2, prompts - 1} - {0}:
+            yield self._of(index[:few])
+            yield self._of(index[-few:])
+        for at in range(group if group > 2 else 0):
+            yield self._of(torch.cat([index[:, :at], index[:, at + 1 :]], dim=1))
+        if self.prompt_tokens > 1:
+            yield replace(
+                self, logits=self.logits[:, 1:], tokens=self.tokens[:, 1:], prompt_tokens=self.prompt_tokens - 1
+            )
+        if self.completions.shape[1] > 1:
+            shorter = ("logits", "tokens", "old_log_probs", "reference_log_probs")
+            yield replace(
+                self, max_new_tokens=self.max_new_tokens - 1, **{name: getattr(self, name)[:, :-1] for name in shorter}
+            )
+        words = 1 + max(int(self.tokens.max()), self.end_token, self.pad_token)
+        if words < self.logits.shape[2]:
+            yield replace(self, logits=self.logits[..., :words])
+        for name in ("logits", "old_log_probs", "reference_log_probs", "rewards"):
+            values: Tensor = getattr(self, name)
+            for simple in (values.round(), values.sign(), torch.zeros_like(values)):
+                changed: dict[str, Any] = {name: simple}
+                yield replace(self, **changed)
+
+    def _of(self, kept: Tensor) -> "GRPOCase":
+        """With the completions at these places, (prompts, group) again."""
+        rows = kept.flatten()
+        names = ("logits", "tokens", "old_log_probs", "reference_log_probs", "teacher")
+        rewards = self.rewards.flatten()[rows].view(kept.shape)
+        return replace(self, rewards=rewards, **{name: getattr(self, name)[rows] for name in names})
+
+    @property
     def completions(self) -> Tensor:
         """The tokens that were sampled, (B, T)."""
         return self.tokens[:, self.prompt_tokens :]
@@ -57,11 +109,7 @@ class GRPOCase:
     def reordered(self, order: Tensor) -> "GRPOCase":
         """With the completions of every group in the order (group,)."""
         prompts, group = self.rewards.shape
-        rows = (torch.arange(prompts)[:, None] * group + order).flatten()
-        names = ("logits", "tokens", "old_log_probs", "reference_log_probs", "teacher")
-        return replace(
-            self, rewards=self.rewards[:, order], **{name: getattr(self, name)[rows] for name in names}
-        )  # fmt: skip
+        return self._of(torch.arange(prompts)[:, None] * group + order)
 
 
 def groups(seed: int) -> Iterator[GRPOCase]:
