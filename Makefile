@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup verify test test-long selftest test-trl proofs lint format truth-table kill-matrix false-alarms mutants clean
+.PHONY: help setup verify test test-long selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,6 +47,14 @@ test-trl: .venv/.installed-trl  ## the tests inside TRL's GRPOTrainer, with the 
 proofs: .venv/.installed-proofs  ## every symbolic proof and float lemma; build/proofs.json
 	mkdir -p build
 	$(BIN)/python -m invariants.proofs --json build/proofs.json
+
+coverage: setup  ## all tests and the main job again, counting branches; fails under 95 % of reference, invariants and projected_grpo
+	rm -rf build/coverage
+	$(BIN)/coverage run -m pytest -m '' -n 2 --dist loadfile
+	$(BIN)/coverage run $(BIN)/projected-grpo verify --profile quick
+	$(BIN)/coverage run $(BIN)/projected-grpo verify invariants.subjects.reference:subject --profile quick
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: setup  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check

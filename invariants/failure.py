@@ -4,6 +4,7 @@
 it what it implies; an error that many checks ran into is told once.
 """
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from invariants.divergence import Divergence, first_divergence
 from invariants.implications import because, roots
 from invariants.trials import StepTrial
 from invariants.verdict import Report, Result, SettingResult, Verdict
+
+NO_NUMBER = (
+    "something overflowed or was NaN; a subject that computes in a narrower dtype declares it: Subject(dtype=...)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +126,7 @@ def _failing_setting(setting: SettingResult) -> list[str]:
     if (measured := setting.measured) is not None and setting.verdict is not Verdict.VACUOUS:
         allowed = f"{measured.residual:.6g}, allowed {measured.bound:.6g} (margin {measured.margin:.3g})"
         lines += _told("where", measured.where) + _told("observed", allowed)
+        lines += [] if not math.isnan(measured.residual) else _told("note", NO_NUMBER)
     return lines + _told("smallest", *filter(None, [setting.counterexample]))
 
 

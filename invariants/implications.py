@@ -61,6 +61,7 @@ IMPLIES: Mapping[str, Mapping[str, str]] = {
     },
     "clip.covers_both": {
         "clip.logged_norms": "a log that is true shows a norm above the limit",
+        "optimizer.keeps_sum": "vanilla is held to the limit, and the two parts together are not",
         "optimizer.matches_reference": ANOTHER_RUN,
     },
     "clip.reaches_limit": {"optimizer.matches_reference": ANOTHER_RUN},

@@ -30,7 +30,7 @@ def load_subject(spec: str) -> Subject:
         ) from error
     except Exception as error:  # whatever the module raises while it is imported, SyntaxError included
         raise SubjectImportError(
-            f"The module {module_name!r} of {spec!r} does not import: {type(error).__name__}: {error}"
+            f"The module {module_name!r} of {spec!r} does not import: {type(error).__name__}: {in_a_line(error)}"
         ) from error
     for attribute in path.split("."):
         if not hasattr(found, attribute):
@@ -43,10 +43,15 @@ def load_subject(spec: str) -> Subject:
             found = found()
         except (Exception, SystemExit) as error:
             raise SubjectImportError(
-                f"{spec} was called to make a subject and raised {type(error).__name__}: {error}"
+                f"{spec} was called to make a subject and raised {type(error).__name__}: {in_a_line(error)}"
             ) from error
     if not isinstance(found, Subject):
         raise SubjectImportError(
             f"{spec} is a {type(found).__name__}, not an invariants.Subject or a function making one."
         )
     return found
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an exception says, without its line breaks."""
+    return " ".join(str(error).split())

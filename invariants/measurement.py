@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -27,6 +27,8 @@ class Measurement:
     where: str = ""
     occurred: Mapping[str, int] = field(default_factory=dict)
     scale: float = math.inf
+    fed: str = ""
+    """What the check made of its case before it fed it, in words; nothing if it was fed as it is."""
 
     @property
     def margin(self) -> float:
@@ -99,4 +101,4 @@ def worst(measurements: Iterable[Measurement], *, occurred: Events | None = None
     if not seen:
         return Measurement(0.0, 0.0, occurred=dict(events))
     top = max(seen, key=lambda m: (m.margin, m.residual, -m.bound))
-    return Measurement(top.residual, top.bound, top.where, dict(events), top.scale)
+    return replace(top, occurred=dict(events))

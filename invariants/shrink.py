@@ -54,7 +54,8 @@ def _simplicity(example: Counterexample) -> tuple[float, ...]:
 def described(example: Counterexample) -> str:
     """The counterexample in a line: its shapes, its numbers where they are few, and by how much it failed."""
     case, measured = example.case, example.measurement
-    return f"{case.told}: observed {measured.residual:.3g}, allowed {measured.bound:.3g}"
+    told = f"{case.told}, {measured.fed}" if measured.fed else case.told
+    return f"{told}: observed {measured.residual:.3g}, allowed {measured.bound:.3g}"
 
 
 def complexity(case: Case) -> tuple[float, ...]:

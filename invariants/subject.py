@@ -8,8 +8,10 @@ and somebody with several configurations maps each setting to its callable. A ca
 the setting says what the callable does, so that the suite knows which theorems apply.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -29,6 +31,18 @@ from invariants.contracts import (
     StepSetting,
 )
 from invariants.errors import SubjectContractError
+
+
+def unknown_words(setting: Any) -> Iterator[tuple[str, object, list[str]]]:
+    """Fields of a dataclass, and of those in it, that take one of a few words and hold none: name, value, the words."""
+    for name, hint in get_type_hints(type(setting)).items():
+        value = getattr(setting, name)
+        options = [hint, *get_args(hint)] if get_origin(hint) in (Union, UnionType) else [hint]
+        words = [word for option in options if get_origin(option) is Literal for word in get_args(option)]
+        if is_dataclass(value):
+            yield from unknown_words(value)
+        elif words and value not in words and not (value is None and NoneType in options):
+            yield name, value, words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +66,14 @@ class Subject:
     def __post_init__(self) -> None:
         if not self.name:
             raise SubjectContractError("A subject needs a name; pass Subject(name=...).")
-        if not self.dtype.is_floating_point:
-            raise SubjectContractError(f"Subject {self.name!r}: dtype must be a floating dtype, not {self.dtype}.")
+        if isinstance(self.claims, str):
+            raise SubjectContractError(
+                f"Subject {self.name!r}: claims must be a collection of ids, such as {{{self.claims!r}}}, not a string."
+            )
+        if not isinstance(self.dtype, torch.dtype) or not self.dtype.is_floating_point:
+            raise SubjectContractError(
+                f"Subject {self.name!r}: dtype must be a floating torch.dtype, not {self.dtype!r}."
+            )
         for capability, kind in SETTINGS.items():
             given = getattr(self, capability)
             values = given.values() if isinstance(given, Mapping) else [] if given is None else [given]
@@ -66,6 +86,10 @@ class Subject:
                 if not isinstance(setting, kind):
                     raise SubjectContractError(
                         f"Subject {self.name!r}: a key of {capability} must be a {kind.__name__}, not {setting!r}."
+                    )
+                for field, value, words in unknown_words(setting):
+                    raise SubjectContractError(
+                        f"Subject {self.name!r}: {kind.__name__} has {field}={value!r}; there are {', '.join(words)}."
                     )
 
     def settings(self, capability: Capability) -> dict[Setting, Callable[..., object]]:

@@ -86,6 +86,14 @@ class Result:
         return self.worst.verdict
 
     @property
+    def applicable(self) -> bool:
+        """Whether there was anything to say; what was only required to apply did not."""
+        silent = (Verdict.NOT_APPLICABLE, Verdict.VACUOUS)
+        return any(s.measured is not None or s.verdict not in silent for s in self.settings) and (
+            self.verdict is not Verdict.NOT_APPLICABLE
+        )
+
+    @property
     def occurred(self) -> Mapping[str, int]:
         """How often the events of this invariant occurred, over all settings."""
         total = dict.fromkeys(self.invariant.events, 0)
@@ -117,7 +125,7 @@ class Report:
     @property
     def applicable(self) -> int:
         """How many had something to say of the subject."""
-        return sum(result.verdict is not Verdict.NOT_APPLICABLE for result in self.results)
+        return sum(result.applicable for result in self.results)
 
     @property
     def ran(self) -> int:

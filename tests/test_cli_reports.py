@@ -28,7 +28,11 @@ def interrupted(g, V):
 def chatter(g, V):
     print("splitting")
     return leaky(g, V)
+def wandering(g, V):
+    os.chdir("/")
+    return leaky(g, V)
 subject = Subject(name="theirs", split=split)
+wanders = Subject(name="wanders", split=wandering)
 broken = Subject(name="broken", split=leaky)
 chatty = Subject(name="chatty", split=chatter)
 slow = Subject(name="slow", split=interrupted)
@@ -62,6 +66,24 @@ def test_expectations_come_from_a_file_and_from_the_command_line(capsys):
     assert "known since v1 (kim, until 9999-12-31)" in capsys.readouterr().out
     assert main([*command, "split.span", "--expect", "known.toml", "--expect", "split.span", "known too"]) == 1
     assert "expected to be violated (known too), but: it holds" in capsys.readouterr().out
+
+
+def test_what_no_script_can_show_says_why(capsys):
+    command = ["verify", "some_code:broken", "--tape", "tape.safetensors", "--only", "split.null_baseline"]
+    assert main([*command, "--repro", "scripts"]) == 1
+    assert "  script        none: the check draws its own input once per setting" in capsys.readouterr().out
+    assert not Path("scripts").exists()
+
+
+def test_files_land_where_they_were_asked_for_wherever_the_subject_goes(theirs, capsys):
+    assert main(["verify", "some_code:wanders", *ONE, "--report", "here.json", "--repro", "scripts"]) == 1
+    assert sorted(path.name for path in theirs.glob("here*")) == ["here.json"]
+    assert (theirs / "scripts" / "split.conservation.py").is_file()
+
+
+def test_a_report_without_a_name_is_refused(capsys):
+    assert main(["verify", "some_code:subject", *ONE, "--report"]) == 2
+    assert "--report names no file" in capsys.readouterr().err
 
 
 def test_a_run_leaves_nothing_behind(theirs):

@@ -13,10 +13,10 @@ from invariants import Verdict, verify
 
 STRANGERS = {
     forward_hooks: {
-        "clip.covers_both", "clip.common_factor", "clip.takes_effect", "optimizer.keeps_sum", "optimizer.empty_module",
+        "clip.covers_both", "clip.common_factor", "optimizer.keeps_sum", "optimizer.empty_module",
         "optimizer.matches_reference", "adapter.ablation_restores",
     },
-    lora_pair: {"clip.takes_effect", "optimizer.erase_match"},
+    lora_pair: {"optimizer.erase_match"},
     gradient_surgery: {
         "split.conservation", "split.null_baseline", "split.matches_reference", "split.purity",
     },

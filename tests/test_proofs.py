@@ -134,7 +134,12 @@ def test_a_mutated_statement_is_refuted(name):
 
 @pytest.mark.parametrize(
     ("statement", "kwargs"),
-    [("float.clip.bfloat16", {"most": 2.0}), ("float.k3.bfloat16", {"hypothesis": False})],
+    [
+        ("float.conservation.bfloat16", {"factor": 1.0}),
+        ("float.conservation_below.bfloat16", {"above": 1}),
+        ("float.clip.bfloat16", {"most": 2.0}),
+        ("float.k3.bfloat16", {"hypothesis": False}),
+    ],
 )
 def test_a_mutated_float_lemma_is_refuted_with_values(statement, kwargs):
     pytest.importorskip("z3", reason="z3 is not installed; the extra proofs brings it")

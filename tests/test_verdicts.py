@@ -9,6 +9,7 @@ import torch
 
 from invariants import (
     SplitSetting,
+    StepSetting,
     Subject,
     SubjectContractError,
     SuiteError,
@@ -23,7 +24,7 @@ from invariants.measurement import Measurement
 from invariants.registry import all_invariants, invariant
 from invariants.runner import judge
 from invariants.trials import SplitTrial
-from reference import Tape
+from reference import SplitRule, Tape
 
 
 def split(g, V):
@@ -222,6 +223,11 @@ def test_a_claim_of_an_unknown_id_is_refused(small_tape):
         {"name": "x", "split": {"one_sided": split}},
         {"name": "x", "split": {}},
         {"name": "x", "dtype": torch.int64},
+        {"name": "x", "dtype": "float64"},
+        {"name": "x", "claims": "split.conservation"},
+        {"name": "x", "split": {SplitSetting(gate="nosuch"): split}},
+        {"name": "x", "routed_step": {StepSetting(clip="nosuch"): split}},
+        {"name": "x", "routed_step": {StepSetting(rule=SplitRule(gate="nosuch")): split}},
     ],
 )
 def test_a_subject_that_means_nothing_is_refused(arguments):

@@ -93,7 +93,9 @@ class ExtractionCase:
         if self.size > 16:
             return f"{shapes}: {self.label}"
         gradients = {name: module.gradients(module.deployed) for name, module in self.modules.items()}
-        figures = (f"{name}: hack={numbers(hack)}, clean={numbers(clean)}" for name, (hack, clean) in gradients.items())
+        figures = [f"{name}: hack={numbers(hack)}, clean={numbers(clean)}" for name, (hack, clean) in gradients.items()]
+        for name, module in self.modules.items() if self.curved else ():
+            figures.append(f"{name} turns by {numbers(module.bends)} times quarantine={numbers(module.quarantine)}")
         return f"{shapes}: {', '.join(figures)}"
 
     @property

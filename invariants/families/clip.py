@@ -6,7 +6,7 @@ The checks read the gradients that the optimizers were fed, after the clip; a lo
 import torch
 from torch import Tensor
 
-from invariants.bounds import gamma, orthonormality_defect, removed_error, unit_roundoff
+from invariants.bounds import gamma, length, orthonormality_defect, removed_error, unit_roundoff
 from invariants.hypotheses import (
     has_a_clip,
     keeps_the_norm,
@@ -19,6 +19,7 @@ from invariants.measurement import Measurement, elementwise, same_bits, worst
 from invariants.registry import invariant
 from invariants.trajectory import Trajectory
 from invariants.trials import StepTrial
+from reference import split
 
 FED = "the gradients that its optimizers were fed: let the step return them as two more mappings"
 
@@ -88,7 +89,7 @@ def reaches_limit(trial: StepTrial) -> Measurement | None:
     Fails when: the clip scales by more than it should.
 
     Likely cause: the quarantine's gradient, equal to the deployed one's before the split, is counted in the norm
-    (sqrt 2 too long), or the clip is applied twice.
+    (sqrt 2 too long), the clip is applied twice, or it adds more to the norm than the setting's clip_epsilon.
     """
     shown = fed_at_every_step(trial.run("route"))
     if shown is None or trial.max_norm is None:
@@ -101,7 +102,7 @@ def reaches_limit(trial: StepTrial) -> Measurement | None:
         split_error = parts_error(trial, step, limit / norm) + _defect(trial) * limit
         bound = limit * (rounding + epsilon / norm) + (split_error if trial.setting.space == "gradient" else 0.0)
         residual = beyond(limit, float(v.norm()))
-        where = f"{trial.case.label}, step {step}"
+        where = f"{trial.case.label}, step {step}" + (f", clip_epsilon {epsilon:g}" if epsilon else "")
         measured.append(Measurement(residual, bound, where, {"clip fired": 1}, scale=limit))
     return worst(measured)
 
@@ -146,30 +147,41 @@ def common_factor(trial: StepTrial) -> Measurement | None:
     return worst(measured)
 
 
+def _longest_kept(trial: StepTrial) -> float:
+    """The largest norm of what the split keeps of all modules' gradients, over the steps."""
+    rule, basis = trial.setting.rule, trial.basis
+    kept = (torch.cat([split(t, basis[name], rule).kept for name, t in g.items()]) for g in trial.gradients)
+    return max(length(part) for part in kept)
+
+
 @invariant(
     "clip.takes_effect", theorem="T8", capability="routed_step", applies=limits_the_gradient, events=("clip fired",)
 )
 def takes_effect(trial: StepTrial) -> Measurement | None:
-    """A limit below some gradients' norms changes the run; this can be seen without the gradients that were fed.
+    """A limit far below every gradient's norm changes the run; this can be seen without the gradients that were fed.
 
-    Where it scales all steps alike there is nothing to see: AdamW, among others, takes no notice of a common factor.
-    Nor is there where what it takes from the longest move is below the rounding of the vectors that move.
+    Far below, so that a clip which reads another norm, of a part or of a module, takes effect too. Where the limit
+    scales all steps alike there is nothing to see: AdamW, among others, takes no notice of a common factor. Nor is
+    there where what it takes from the longest move is below the rounding of the vectors that move.
 
     Fails when: a run with the limit is bit for bit the run without it.
 
     Likely cause: max_norm is configured and never passed on, or a generator of parameters was exhausted by the norm.
     """
-    limit = trial.max_norm or float("inf")
-    factors = {min(1.0, limit / norm) for norm in trial.norms if norm > 0}
-    if len(factors) < 2:
+    if trial.max_norm is None:
         return None
-    clipped, free = trial.run("route"), trial.run("route", clipped=False)
+    limit = trial.max_norm / 2**10
+    factors = {min(1.0, limit / norm) for norm in trial.norms if norm > 0}
+    if len(factors) < 2 or _longest_kept(trial) < 2 * limit:
+        return None
+    clipped = trial.advance(trial.fresh("route", max_norm=limit), trial.gradients)
+    free = trial.run("route", clipped=False)
     if (1 - min(factors)) * free.combined.moved <= 4 * unit_roundoff(trial.dtype) * free.combined.size:
         return None
     changed = any(not torch.equal(p, free.combined[name]) for name, p in clipped.combined.items())
-    residual = 0.0 if changed or not trial.steps_clipped else 1.0
-    where = f"{trial.case.label}: limit {trial.max_norm:.3g}, longest gradient {max(trial.norms):.3g}"
-    return Measurement(residual, 0.0, where, {"clip fired": trial.steps_clipped})
+    where = f"{trial.case.label}: limit {limit:.3g}, longest gradient {max(trial.norms):.3g}"
+    fired = sum(norm > limit for norm in trial.norms)
+    return Measurement(0.0 if changed else 1.0, 0.0, where, {"clip fired": fired})
 
 
 @invariant(

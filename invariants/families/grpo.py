@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invariants.bounds import gamma
+from invariants.cases.draws import numbers
 from invariants.contracts.grpo import GRPOSetting
 from invariants.measurement import Measurement, elementwise, same_bits, worst
 from invariants.on_logits import on_logits
@@ -139,7 +140,8 @@ def zero_variance(trial: GRPOTrial) -> Measurement:
     measured = [on_logits(trial, residual, torch.zeros_like(residual))]
     if (shown := trial.advantages(rewards)) is not None:
         measured.append(same_bits(shown[equal], torch.zeros_like(shown[equal]), f"{trial.case.label}, advantages"))
-    return worst(measured, occurred={"rewards of a group are equal": int(equal.sum())})
+    fed = f"fed rewards={numbers(rewards)}" if rewards.numel() <= 8 else "fed groups of equal rewards"
+    return replace(worst(measured, occurred={"rewards of a group are equal": int(equal.sum())}), fed=fed)
 
 
 @invariant("grpo.on_policy_gradient", theorem="T16", capability="grpo", events=("gradient is not zero",))

@@ -274,7 +274,8 @@ def nonfinite_gradient(trial: StepTrial) -> Measurement:
         with suppress(Exception):  # refused: any exception will do, what counts is that nothing changed
             trial.advance(stepper, [poisoned])
         after = trial.advance(stepper, trial.gradients[at : at + 1])
-        measured.append(_same_runs(trial, trial.run(intervention), after, "non-finite gradient fed", since=at))
+        same = _same_runs(trial, trial.run(intervention), after, "non-finite gradient fed", since=at)
+        measured.append(replace(same, fed=f"with {value} fed to {module} at step {at}"))
     return worst(measured)
 
 

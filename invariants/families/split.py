@@ -4,6 +4,7 @@ c = V g        removed = overshoot V^T gate(c)        kept = g - removed
 """
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -115,7 +116,7 @@ def one_sided(trial: SplitTrial) -> Measurement:
 
     Fails when: a hack-ward component survives, or an anti-hack component is removed too.
 
-    Likely cause: the sign of V is flipped, or the gate is applied to the wrong side.
+    Likely cause: the sign of V is flipped, the gate is applied to the wrong side, or it is another than was declared.
     """
     expected = trial.c - trial.c_use
     return elementwise(
@@ -172,7 +173,8 @@ def homogeneity(trial: SplitTrial) -> Measurement | None:
             continue  # it lost digits below the normal range before the subject saw it
         tiny = lost * (1 + factor)
         for part, at_one in zip(trial.split(scaled, trial.V), trial.parts, strict=True):
-            measured.append(elementwise(part - factor * at_one, tiny, f"{trial.case.label}, times {factor:g}"))
+            one = elementwise(part - factor * at_one, tiny, f"{trial.case.label}, times {factor:g}")
+            measured.append(replace(one, fed=f"times {factor:g}"))
     return worst(measured, occurred={"something removed": bool(trial.removed.any())}) if measured else None
 
 

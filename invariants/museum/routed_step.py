@@ -32,16 +32,25 @@ CORRECT = {
     "clip covers the deployed set only",
     caught_by="clip.covers_both",
     bug=1,
-    also={
-        "clip.common_factor": "only one of the two sets is scaled",
-        "clip.takes_effect": "where the hack-ward part is long, the kept part never reaches the limit",
-    },
+    also={"clip.common_factor": "only one of the two sets is scaled"},
 )
 class ClipOfDeployedOnly(Loop):
     def parts(self, g: Gradients) -> Parts:
         parts = self.split_all(g)
         kept = self.clip({name: kept for name, (kept, _) in parts.items()})
         return {name: (kept[name], removed) for name, (_, removed) in parts.items()}
+
+
+@broken_loop(
+    "clip reads the norm of the kept part",
+    caught_by="clip.covers_both",
+    also={"optimizer.empty_module": "all modules are scaled by another factor than under vanilla"},
+)
+class ClipByKept(Loop):
+    def parts(self, g: Gradients) -> Parts:
+        parts = self.split_all(g)
+        factor = self.factor(kept for kept, _ in parts.values())
+        return {name: (kept * factor, None if h is None else h * factor) for name, (kept, h) in parts.items()}
 
 
 @broken_loop("erase is clipped by a norm without the removed part", caught_by="optimizer.erase_match", bug=4)
@@ -79,7 +88,6 @@ class DuplicateCounted(Loop):
     caught_by="clip.common_factor",
     also={
         "clip.covers_both": "each module is within the limit, all together are not",
-        "clip.takes_effect": "where no module alone reaches the limit, nothing is scaled",
     },
 )
 class ClipPerModule(Loop):

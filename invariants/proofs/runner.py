@@ -39,6 +39,8 @@ def decided_by(proof: Proof) -> str:
     """The program that decides this proof's steps, with its version."""
     if proof.kind == "float lemma":
         return f"z3 {solver_version() or '(not installed)'}"
+    if proof.name.startswith("float."):  # an example, run in a float type
+        return f"torch {version('torch').partition('+')[0]}"
     return f"sympy {version('sympy')}"
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -56,5 +57,8 @@ def write_file(path: Path, text: str) -> None:
     try:
         partial.write_text(text.rstrip("\n") + "\n", encoding="utf-8", errors="backslashreplace", newline="\n")
         partial.replace(path)
+    except OSError as error:
+        raise ReportPathError(f"{path} can't be written: {error.strerror}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written, there may be nothing to remove
+            partial.unlink(missing_ok=True)

@@ -126,6 +126,9 @@ def _tail(known: Snippet, recorded: Recording, label: str, index: int, measured:
     lines = []
     if recorded.accepts_live:
         lines += ["if len(sys.argv) > 1:", f"    {recorded.subject} = live(sys.argv[1])"]
+    else:
+        said = "this script judges the outputs that were recorded, and takes no argument"
+        lines += ["if len(sys.argv) > 1:", f"    print({said!r}, file=sys.stderr)", "    sys.exit(2)"]
     allowed = f"allowed = {measured.bound!r}  # {known.allows}"
     lines += [allowed, f"judged({known.id!r}, {known.call}, {label!r}, {index}, allowed)"]
     helpers = [playback.judged, *([playback.live] if recorded.accepts_live else [])]

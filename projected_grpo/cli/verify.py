@@ -37,7 +37,7 @@ def verify(
     require: Annotated[tuple[str, ...], arg(metavar="ID...")] = (),
     format_: Annotated[Format, arg(name="format")] = "text",
     json_: Annotated[bool, arg(name="json"), tyro.conf.FlagCreatePairsOff] = False,
-    report: Annotated[tuple[Path, ...], arg(metavar="FILE...")] = (),
+    report: Annotated[tuple[Path, ...] | None, arg(metavar="FILE...")] = None,
     repro: Annotated[Path | None, arg(metavar="DIR")] = None,
     selftest: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> int:
@@ -71,11 +71,15 @@ def verify(
     torch.set_num_threads(1)  # the tensors are tiny, and sums keep their order
     if selftest:
         given = {"MODULE:OBJECT": subject, "--only": only, "--tape": tape, "--seed": seed, "--expect": expect,
-                 "--require": require, "--report": report, "--repro": repro, "--profile": profile != "ci"}  # fmt: skip
+                 "--require": require, "--report": report is not None, "--repro": repro,
+                 "--profile": profile != "ci"}  # fmt: skip
         if others := [name for name, value in given.items() if value]:
             raise UsageError(f"--selftest runs the museum and nothing else; leave out {', '.join(others)}.")
         return _selftest(printed)
-    files = {path: format_of(path) for path in report}
+    if report == ():
+        raise UsageError("--report names no file; give it one or more, such as report.json.")
+    files = {path.absolute(): format_of(path) for path in report or ()}  # wherever a subject changes to
+    folder = None if repro is None else repro.absolute()
     if repro is not None and ((repro.exists() and not repro.is_dir()) or not repro.parent.is_dir()):
         raise UsageError(f"--repro {repro} is no directory, and can't be made one; make it first.")
     expected = _expectations(expect)
@@ -101,8 +105,8 @@ def verify(
         status.update("telling what was found")  # which asks the subject once more where something is red
         command = Command(spec=subject, tape=None if tape is None else str(tape), expect=expect, require=require)
         again: dict[str, Any] = {"command": command, "scripts": {}}
-        if repro is not None:
-            again["scripts"] = _write_scripts(found, repro)
+        if folder is not None:
+            again["scripts"] = _write_scripts(found, folder, called=str(repro))
         table = invariants.render(found, **again, width=columns) if printed == "text" else None
         page = "" if table else rendered(found, printed, **again)
         texts = {path: rendered(found, format, **again) for path, format in files.items()}
@@ -143,16 +147,18 @@ def _expectations(given: tuple[tuple[str, ...], ...]) -> "list[Expectation]":
     return expected
 
 
-def _write_scripts(report: "Report", folder: Path) -> dict[str, str]:
-    """Writes a standalone script for every violation that there is one for; id -> where."""
+def _write_scripts(report: "Report", folder: Path, called: str) -> dict[str, str]:
+    """Writes a standalone script for every violation that can be shown by one; id -> where, or why there is none."""
+    from invariants import Verdict
     from invariants.reports import write_file
-    from invariants.repro import scripts
+    from invariants.repro import IMPOSSIBLE, scripts
 
-    written = {}
+    violated = [result.invariant.id for result in report.results if result.verdict is Verdict.VIOLATED]
+    written = {id: f"none: {IMPOSSIBLE.get(id, 'the violation did not show again')}" for id in violated}
     for name, source in scripts(report).items():
         folder.mkdir(exist_ok=True)
         write_file(folder / name, source)
-        written[name.removesuffix(".py")] = str(folder / name)
+        written[name.removesuffix(".py")] = str(Path(called) / name)
     return written
 
 
