@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from invariants.errors import UnknownInvariantError
+from invariants.errors import ExpectationError, UnknownInvariantError
 from invariants.expectations import Expectation, Expected, expectations
 from invariants.labels import labels
 from invariants.registry import Invariant, all_invariants, check_ids
@@ -26,7 +26,12 @@ class Demands:
         turned = as_expected([each for each in self.expected if each.id == id], results, self.today)
         if id in self.required and all(result.verdict is Verdict.NOT_APPLICABLE for result in turned):
             turned = [
-                replace(result, verdict=Verdict.VACUOUS, reason=f"required, but not applicable: {result.reason}")
+                replace(
+                    result,
+                    verdict=Verdict.VACUOUS,
+                    reason=f"required, but not applicable: {result.reason}",
+                    silent=True,
+                )
                 for result in turned
             ]
         return tuple(turned)
@@ -63,10 +68,15 @@ def _check_claims(subject: Subject) -> None:
         check_ids(sorted(claims or ()), f"claims of subject {subject.name!r}")
 
 
-def _check_settings(subject: Subject, expected: Iterable[Expectation]) -> None:
+def _check_settings(subject: Subject, expected: Sequence[Expectation]) -> None:
     needs = {invariant.id: invariant.capability for invariant in all_invariants()}
     for each in expected:
         known = labels(subject.settings(needs[each.id])).values()
+        named = {other.setting for other in expected if other.id == each.id}
+        if each.setting is None and known and named.issuperset(known):
+            raise ExpectationError(
+                f"{each.source}: {each.id!r} is expected of every setting of its own; leave the general entry out."
+            )
         if each.setting is not None and each.setting not in known:
             there = ", ".join(map(repr, known)) or f"no {needs[each.id]}"
             raise UnknownInvariantError(
@@ -83,7 +93,7 @@ def as_expected(expected: Iterable[Expectation], results: Sequence[SettingResult
     """
     turned, listed = list(results), list(expected)
     by_name = {each.setting for each in listed}
-    rest = [i for i, result in enumerate(results) if result.setting not in by_name] or range(len(results))
+    rest = [i for i, result in enumerate(results) if result.setting not in by_name]
     for each in listed:
         meant = [i for i, result in enumerate(results) if each.setting == result.setting] if each.setting else rest
         violated = [i for i in meant if results[i].verdict is Verdict.VIOLATED]

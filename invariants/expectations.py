@@ -5,7 +5,7 @@ Expectations are strict. One of which nothing comes is red, and one that has exp
     [[expected]]
     id = "optimizer.keeps_sum"
     reason = "AdamW is not linear"
-    setting = "gradient / clip before / AdamW"    # left out: every setting
+    setting = "gradient / clip before / AdamW"    # left out: every one that no other entry names
     owner = "kim"                                 # whom to ask
     expires = 2027-06-30                          # the last day on which it excuses
 """
@@ -31,7 +31,7 @@ class Expectation:
     id: str
     reason: str
     setting: str | None = None
-    """The label of the one setting that is meant; None means all of them."""
+    """The label of the one setting that is meant; None means all that no other names."""
     owner: str | None = None
     expires: date | None = None
     """The last day on which it excuses."""

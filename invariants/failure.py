@@ -33,7 +33,7 @@ class Command:
     require: tuple[str, ...] = ()
 
     def again(self, report: Report, result: Result) -> str:
-        """The command that measures one invariant again, on the same subject and tape and with the same demands."""
+        """The command that measures one invariant again, on the same subject and tape, with what is demanded of it."""
         id = result.invariant.id
         words = ["projected-grpo", "verify", *([self.spec] if self.spec else []), "--only", id]
         words += ["--tape", self.tape] if self.tape else []

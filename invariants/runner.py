@@ -202,8 +202,11 @@ def judge(invariant: Invariant, label: str, trials: Sequence[tuple[Case, Trial]]
         verdict, reason = Verdict.VIOLATED, ""
     elif missing := [event for event in invariant.events if not every.occurred.get(event)]:
         verdict, reason = Verdict.VACUOUS, f"never occurred: {', '.join(missing)}"
-    elif absent or not telling:
+    elif not telling:
         verdict, reason = Verdict.NOT_APPLICABLE, "not judged: in this dtype rounding alone may be as large as this"
+    elif absent:
+        verdict = Verdict.NOT_APPLICABLE
+        reason = f"not judged: in this dtype rounding hides every case with: {', '.join(absent)}"
     else:
         verdict, reason = Verdict.HOLDS, ""
     return SettingResult(

@@ -32,16 +32,22 @@ from invariants.contracts import (
 )
 from invariants.errors import SubjectContractError
 
+ONE_STRING = "claims must be a collection of ids, such as {{{0!r}}}, not a string."
+
 
 def unknown_words(setting: Any) -> Iterator[tuple[str, object, list[str]]]:
     """Fields of a dataclass, and of those in it, that take one of a few words and hold none: name, value, the words."""
     for name, hint in get_type_hints(type(setting)).items():
         value = getattr(setting, name)
         options = [hint, *get_args(hint)] if get_origin(hint) in (Union, UnionType) else [hint]
-        words = [word for option in options if get_origin(option) is Literal for word in get_args(option)]
+        lists = [inner for option in options if get_origin(option) is tuple for inner in get_args(option)]
+        words = [word for option in [*options, *lists] if get_origin(option) is Literal for word in get_args(option)]
+        given = list(value) if lists and isinstance(value, tuple) else [value]
         if is_dataclass(value):
             yield from unknown_words(value)
-        elif words and value not in words and not (value is None and NoneType in options):
+        elif lists and not isinstance(value, tuple):
+            yield name, value, [f"tuples of {word!r}" for word in words]
+        elif words and not (value is None and NoneType in options) and any(word not in words for word in given):
             yield name, value, words
 
 
@@ -67,9 +73,7 @@ class Subject:
         if not self.name:
             raise SubjectContractError("A subject needs a name; pass Subject(name=...).")
         if isinstance(self.claims, str):
-            raise SubjectContractError(
-                f"Subject {self.name!r}: claims must be a collection of ids, such as {{{self.claims!r}}}, not a string."
-            )
+            raise SubjectContractError(f"Subject {self.name!r}: {ONE_STRING.format(self.claims)}")
         if not isinstance(self.dtype, torch.dtype) or not self.dtype.is_floating_point:
             raise SubjectContractError(
                 f"Subject {self.name!r}: dtype must be a floating torch.dtype, not {self.dtype!r}."
@@ -87,6 +91,8 @@ class Subject:
                     raise SubjectContractError(
                         f"Subject {self.name!r}: a key of {capability} must be a {kind.__name__}, not {setting!r}."
                     )
+                if isinstance(setting.claims, str):
+                    raise SubjectContractError(f"Subject {self.name!r}: {ONE_STRING.format(setting.claims)}")
                 for field, value, words in unknown_words(setting):
                     raise SubjectContractError(
                         f"Subject {self.name!r}: {kind.__name__} has {field}={value!r}; there are {', '.join(words)}."

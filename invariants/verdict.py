@@ -59,6 +59,8 @@ class SettingResult:
     """The smallest violating case, in words and, where it is tiny, in numbers."""
     example: Counterexample | None = field(default=None, compare=False, repr=False)
     """The smallest violating case itself; None where nothing is violated, or the check makes its own input."""
+    silent: bool = False
+    """Whether it does not apply, and is red because it was required to."""
     expectation: Expectation | None = None
     """What this setting was expected to do, whether it did or not."""
 
@@ -88,10 +90,7 @@ class Result:
     @property
     def applicable(self) -> bool:
         """Whether there was anything to say; what was only required to apply did not."""
-        silent = (Verdict.NOT_APPLICABLE, Verdict.VACUOUS)
-        return any(s.measured is not None or s.verdict not in silent for s in self.settings) and (
-            self.verdict is not Verdict.NOT_APPLICABLE
-        )
+        return any(s.verdict is not Verdict.NOT_APPLICABLE and not s.silent for s in self.settings)
 
     @property
     def occurred(self) -> Mapping[str, int]:

@@ -23,6 +23,7 @@ def leaky(g, V):
     kept, removed = split(g, V)
     return kept, 2 * removed
 def interrupted(g, V):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
     os.kill(os.getpid(), signal.SIGINT)
     return split(g, V)
 def chatter(g, V):
@@ -88,8 +89,9 @@ def test_a_report_without_a_name_is_refused(capsys):
 
 def test_a_run_leaves_nothing_behind(theirs):
     before = sorted(path.name for path in theirs.iterdir())
-    command = [PROGRAM, "verify", "some_code:subject", *ONE]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    command = [PROGRAM, "verify", "some_code:broken", *ONE]  # a counterexample is looked for, by hypothesis
+    ended = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    assert ended.returncode == 1
     assert sorted(path.name for path in theirs.iterdir()) == before
 
 

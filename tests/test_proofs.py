@@ -135,8 +135,8 @@ def test_a_mutated_statement_is_refuted(name):
 @pytest.mark.parametrize(
     ("statement", "kwargs"),
     [
-        ("float.conservation.bfloat16", {"factor": 1.0}),
-        ("float.conservation_below.bfloat16", {"above": 1}),
+        ("float.conservation.bfloat16", {"doublings": 0}),
+        ("float.conservation_below.bfloat16", {"halvings": 1}),
         ("float.clip.bfloat16", {"most": 2.0}),
         ("float.k3.bfloat16", {"hypothesis": False}),
     ],

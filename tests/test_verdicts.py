@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from invariants import (
+    ExtractionSetting,
     SplitSetting,
     StepSetting,
     Subject,
@@ -226,6 +227,10 @@ def test_a_claim_of_an_unknown_id_is_refused(small_tape):
         {"name": "x", "dtype": "float64"},
         {"name": "x", "claims": "split.conservation"},
         {"name": "x", "split": {SplitSetting(gate="nosuch"): split}},
+        {"name": "x", "split": {SplitSetting(claims="split.span"): split}},
+        {"name": "x", "routed_step": {StepSetting(interventions=("none", "rout")): split}},
+        {"name": "x", "routed_step": {StepSetting(interventions="route"): split}},
+        {"name": "x", "extraction": {ExtractionSetting(floors=("relativ",)): split}},
         {"name": "x", "routed_step": {StepSetting(clip="nosuch"): split}},
         {"name": "x", "routed_step": {StepSetting(rule=SplitRule(gate="nosuch")): split}},
     ],

@@ -38,11 +38,10 @@ class GRPOCase:
 
     @property
     def told(self) -> str:
-        """The shapes, and for a tiny case the numbers."""
+        """The shapes, and for a tiny case the rewards and the tokens."""
         (prompts, group), (_, T) = self.rewards.shape, self.completions.shape
-        shapes = (
-            f"{prompts} prompt{'s' if prompts > 1 else ''} of {self.prompt_tokens} tokens, {group} completions of {T}"
-        )
+        plural = "s" if prompts > 1 else ""
+        shapes = f"{prompts} prompt{plural} of length {self.prompt_tokens}, {group} completions of length {T}"
         if self.rewards.numel() * T > 8:
             return f"{shapes}: {self.label}"
         return f"{shapes}: rewards={numbers(self.rewards)}, completions={self.completions.tolist()}"

@@ -160,24 +160,30 @@ def _longest_kept(trial: StepTrial) -> float:
 def takes_effect(trial: StepTrial) -> Measurement | None:
     """A limit far below every gradient's norm changes the run; this can be seen without the gradients that were fed.
 
-    Far below, so that a clip which reads another norm, of a part or of a module, takes effect too. Where the limit
-    scales all steps alike there is nothing to see: AdamW, among others, takes no notice of a common factor. Nor is
-    there where what it takes from the longest move is below the rounding of the vectors that move.
+    Far below, so that a clip which reads another norm, of a part or of a module, takes effect too. There is nothing to
+    see where gradients that are scaled by hand, to that limit, give the same run but for rounding: AdamW takes little
+    notice of a common factor, and what reads signs alone of none.
 
     Fails when: a run with the limit is bit for bit the run without it.
 
     Likely cause: max_norm is configured and never passed on, or a generator of parameters was exhausted by the norm.
     """
-    if trial.max_norm is None:
+    norms = [norm for norm in trial.norms if norm > 0]
+    if trial.max_norm is None or not norms:
         return None
-    limit = trial.max_norm / 2**10
-    factors = {min(1.0, limit / norm) for norm in trial.norms if norm > 0}
-    if len(factors) < 2 or _longest_kept(trial) < 2 * limit:
+    limit = min(trial.max_norm, *norms) / 2**10
+    if _longest_kept(trial) < 2 * limit:
+        return None
+    free = trial.run("route", clipped=False)
+    by_hand = [
+        {name: limit / norm * t for name, t in g.items()} if norm else g
+        for norm, g in zip(trial.norms, trial.gradients, strict=True)
+    ]
+    due = trial.advance(trial.fresh("route", max_norm=None), by_hand)
+    seen = max(float((p - free.combined[name]).abs().max()) for name, p in due.combined.items())
+    if not seen > 4 * unit_roundoff(trial.dtype) * free.combined.size:
         return None
     clipped = trial.advance(trial.fresh("route", max_norm=limit), trial.gradients)
-    free = trial.run("route", clipped=False)
-    if (1 - min(factors)) * free.combined.moved <= 4 * unit_roundoff(trial.dtype) * free.combined.size:
-        return None
     changed = any(not torch.equal(p, free.combined[name]) for name, p in clipped.combined.items())
     where = f"{trial.case.label}: limit {limit:.3g}, longest gradient {max(trial.norms):.3g}"
     fired = sum(norm > limit for norm in trial.norms)

@@ -140,7 +140,7 @@ def zero_variance(trial: GRPOTrial) -> Measurement:
     measured = [on_logits(trial, residual, torch.zeros_like(residual))]
     if (shown := trial.advantages(rewards)) is not None:
         measured.append(same_bits(shown[equal], torch.zeros_like(shown[equal]), f"{trial.case.label}, advantages"))
-    fed = f"fed rewards={numbers(rewards)}" if rewards.numel() <= 8 else "fed groups of equal rewards"
+    fed = f"with the rewards {numbers(rewards)} instead" if rewards.numel() <= 8 else "every other group made equal"
     return replace(worst(measured, occurred={"rewards of a group are equal": int(equal.sum())}), fed=fed)
 
 

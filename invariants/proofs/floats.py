@@ -10,7 +10,6 @@ z3 is imported when a lemma runs. A violation that it finds is checked once more
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -195,23 +194,23 @@ def excess_and_largest(f: Floats) -> tuple[Any, Any]:
 
 
 @lemma("float.conservation", "T1", ("split.conservation",), slow=FORMATS)
-def conservation(f: Floats, factor: float = 2.0) -> Iterator[Step]:
+def conservation(f: Floats, doublings: int = 1) -> Iterator[Step]:
     """kept = fl(g - removed), total = fl(kept + removed): |total - g| <= 2 u max(|g|, |removed|, |kept|), where that is
     a normal number."""
     excess, largest = excess_and_largest(f)
-    fraction, lower = f.form.precision - 1, f.form.precision - round(math.log2(factor))  # factor u = 2^-lower
+    fraction, lower = f.form.precision - 1, f.form.precision - doublings  # 2^doublings u = 2^-lower
     normal = f.z3.UGT(f.z3.LShR(largest, fraction), lower)
     bound = f.z3.fpBVToFP(largest - (lower << fraction), f.sort)
-    yield f.always(f.z3.fpLEQ(excess, bound), normal, what=f"{factor:g} u max bounds the error")
+    yield f.always(f.z3.fpLEQ(excess, bound), normal, what=f"{2**doublings} u max bounds the error")
 
 
 @lemma("float.conservation_below", "T1", ("split.conservation",), slow=FORMATS)
-def conservation_below(f: Floats, above: int = 0) -> Iterator[Step]:
+def conservation_below(f: Floats, halvings: int = 0) -> Iterator[Step]:
     """The same where 2 u max lies below the normal range, down to the smallest subnormal."""
     excess, largest = excess_and_largest(f)
     precision = f.form.precision
     exponent, hidden = f.z3.LShR(largest, precision - 1), 1 << precision - 1
-    units = f.z3.LShR(largest & (hidden - 1) | hidden, precision - exponent + above)  # of the smallest subnormal
+    units = f.z3.LShR(largest & (hidden - 1) | hidden, precision - exponent + halvings)  # of the smallest subnormal
     bound = f.z3.fpBVToFP(f.z3.If(exponent == 0, 0, units), f.sort)
     yield f.always(f.z3.fpLEQ(excess, bound), f.z3.ULT(exponent, precision), what="2 u max bounds the error below")
 

@@ -87,10 +87,12 @@ def verify(
     columns = width()  # of stdout, which is about to be exchanged
     # What a subject prints goes to stderr: stdout is the report's.
     with (
+        contextlib.ExitStack() as later,
         tempfile.TemporaryDirectory() as scratch,
         contextlib.redirect_stdout(sys.stderr),
         Console(stderr=True).status("starting") as status,
     ):
+        later.callback(set_hypothesis_home_dir, None)
         set_hypothesis_home_dir(scratch)  # its notes to itself are nothing to leave in the user's directory
         found = invariants.verify(
             _subject(subject),
