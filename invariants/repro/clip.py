@@ -45,13 +45,20 @@ def common_factor(make: Make, start: Vectors, basis: Vectors, gradients: list[Ve
 
 @snippet("clip.takes_effect", allows="0: two runs that are equal in every bit are one run")
 def takes_effect(make: Make, start: Vectors, basis: Vectors, gradients: list[Vectors], max_norm: float) -> Residuals:
-    """A limit below some gradient's norm changes the run."""
-    clipped = run(make, start, basis, gradients, "route", max_norm)
+    """A limit far below every gradient's norm changes the run, if scaling the gradients by hand does."""
+    norms = [float(length(g)) for g in gradients]
+    limit = min(max_norm, *(norm for norm in norms if norm > 0)) / 2**10
+    by_hand = [
+        {n: limit / norm * t for n, t in g.items()} if norm else g for norm, g in zip(norms, gradients, strict=True)
+    ]
     free = run(make, start, basis, gradients, "route", None)
-    sums = [[{n: s[0][n] + s[1][n] for n in s[0]} for s in arm] for arm in (clipped, free)]
-    equal = all(torch.equal(a[n], b[n]) for a, b in zip(*sums, strict=True) for n in a)
-    fires = any(bool(length(g) > max_norm) for g in gradients)
-    return {"1 if the limit fires and nothing changes": torch.tensor(float(equal and fires))}
+    due = run(make, start, basis, by_hand, "route", None)
+    clipped = run(make, start, basis, gradients, "route", limit)
+    sums = [[{n: s[0][n] + s[1][n] for n in s[0]} for s in arm] for arm in (free, due, clipped)]
+    seen, changed = (
+        any(not torch.equal(a[n], b[n]) for a, b in zip(sums[0], other, strict=True) for n in a) for other in sums[1:]
+    )
+    return {"1 if scaling by hand is seen and the limit is not": torch.tensor(float(seen and not changed))}
 
 
 @snippet("clip.inactive_below", allows="0: the same bits")
