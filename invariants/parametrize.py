@@ -62,7 +62,7 @@ class Check:
         if not result.verdict.green:
             pytest.fail(failure(result, _again()), pytrace=False)
         if result.verdict is Verdict.NOT_APPLICABLE:
-            pytest.skip(result.worst.reason)
+            pytest.skip(result.worst.reason)  # the theorem says nothing here; pytest shows why
         return result
 
 
