@@ -29,6 +29,14 @@ ADAMW_GRID = [
 ]
 
 
+SGD_GRID += [{"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05, "maximize": True}]
+ADAMW_GRID += [
+    {"lr": 0.1, "betas": (0.9, 0.99), "amsgrad": amsgrad, "maximize": maximize}
+    for amsgrad in (False, True)
+    for maximize in (False, True)
+]
+
+
 def problem():
     """A start (R,) and gradients (STEPS, R) whose coordinates lie up to six orders of magnitude apart."""
     generator = torch.Generator().manual_seed(0)
@@ -68,7 +76,32 @@ def test_adamw_is_torchs(hyperparameters):
         assert difference(p, q) <= AGREEMENT
         assert difference(state["m"], of_torch["exp_avg"]) <= AGREEMENT
         assert difference(state["v"], of_torch["exp_avg_sq"]) <= AGREEMENT
+        if hyperparameters.get("amsgrad"):
+            assert difference(state["v_max"], of_torch["max_exp_avg_sq"]) <= AGREEMENT
         assert state["t"] == of_torch["step"]
+
+
+def test_amsgrad_divides_by_the_largest_second_moment_so_far():
+    """After a large gradient come small ones: the second moment forgets it, its maximum does not."""
+    start, small = torch.zeros(1, dtype=torch.float64), torch.full((1,), 1e-3, dtype=torch.float64)
+    moved = {}
+    for amsgrad in (False, True):
+        optimizer = AdamW(lr=0.1, betas=(0.0, 0.5), weight_decay=0.0, amsgrad=amsgrad)
+        p, state = optimizer.step(start, 1e3 * small, optimizer.start(start))
+        for _ in range(20):
+            before = p
+            p, state = optimizer.step(p, small, state)
+        moved[amsgrad] = float((p - before).abs())
+    assert moved[True] < 0.01 * moved[False]
+
+
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_ascending_on_a_gradient_is_descending_on_its_negative(kind):
+    start, gradients = problem()
+    up, down = kind(lr=0.1, maximize=True), kind(lr=0.1)
+    assert torch.equal(
+        up.step(start, gradients[0], up.start(start))[0], down.step(start, -gradients[0], down.start(start))[0]
+    )
 
 
 def test_without_momentum_there_is_no_buffer():
