@@ -27,3 +27,7 @@ class ReportPathError(SuiteError):
 
 class UnusableTapeError(SuiteError):
     """A whole tape whose parts do not fit together, or that holds what no run can have fed to an optimizer."""
+
+
+class OptimizerImportError(SuiteError):
+    """A name that no optimizer has, or `module:Class` that can't be imported or makes none."""

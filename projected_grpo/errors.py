@@ -138,3 +138,7 @@ class StateMismatchError(ProjectedGRPOError):
 
 class NotCopyableError(ProjectedGRPOError, TypeError):
     """An optimizer was to be copied or pickled, which would part it from the parameters that it steps."""
+
+
+class UsageError(ProjectedGRPOError):
+    """Options of the command line that do not go together, or that were given something else than they take."""

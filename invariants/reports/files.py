@@ -42,13 +42,18 @@ def format_of(path: Path) -> Format:
     if path.suffix not in SUFFIXES:
         known = ", ".join(f"{suffix} ({format})" for suffix, format in SUFFIXES.items())
         raise ReportPathError(f"{path} does not say its format; a report's name ends in one of {known}.")
+    check_place(path)
+    return SUFFIXES[path.suffix]
+
+
+def check_place(path: Path) -> None:
+    """Raises ReportPathError for a place where no file can be written."""
     if not path.parent.is_dir():
         raise ReportPathError(f"{path} can't be written: there is no directory {path.parent}; make it first.")
     if path.is_dir():
         raise ReportPathError(f"{path} can't be written: it is a directory.")
     if not os.access(path.parent, os.W_OK):
         raise ReportPathError(f"{path} can't be written: the directory {path.parent} does not let you.")
-    return SUFFIXES[path.suffix]
 
 
 def write_file(path: Path, text: str) -> None:

@@ -7,10 +7,13 @@ import tyro
 from rich.console import Console
 
 from projected_grpo.cli.list_invariants import list_invariants
+from projected_grpo.cli.optimizers import optimizers
 from projected_grpo.cli.suite import is_bad_input
 from projected_grpo.cli.verify import verify
 
-COMMANDS: dict[str, Callable[..., int]] = {"verify": verify, "invariants": list_invariants}
+COMMANDS: dict[str, Callable[..., int]] = {
+    "verify": verify, "optimizers": optimizers, "invariants": list_invariants,
+}  # fmt: skip
 
 
 def main(args: list[str] | None = None) -> int:

@@ -13,16 +13,12 @@ from tyro.conf import arg
 
 from projected_grpo.cli.suite import ensure_own_suite
 from projected_grpo.cli.terminal import show, width, write
-from projected_grpo.errors import ProjectedGRPOError
+from projected_grpo.errors import UsageError
 
 if TYPE_CHECKING:
     from invariants import Expectation, Report, Subject
 
 Format = Literal["text", "json", "junit", "markdown"]
-
-
-class UsageError(ProjectedGRPOError):
-    """Options that do not go together, or that were given something else than they take."""
 
 
 def verify(
