@@ -15,10 +15,12 @@ from invariants.implications import IMPLIES, because, consequences, in_order, ro
 from invariants.museum import CORRECT, FAULTS, SelfTest
 from invariants.museum import matrix as museum_matrix
 from invariants.museum.__main__ import GUIDE, PICTURE, main
+from invariants.museum.fault import Cell
 from invariants.museum.gates import explanation, problems
 from invariants.museum.guide import guide
-from invariants.museum.matrix import Cell, KillMatrix, Row, as_json, kill_matrix, pinned
+from invariants.museum.matrix import KillMatrix, Row, as_json, kill_matrix, pinned
 from invariants.museum.picture import draw
+from invariants.museum.properties import PROPERTIES
 
 measured = functools.cache(kill_matrix)
 
@@ -28,9 +30,9 @@ FEW = [fault for fault in FAULTS if fault.caught_by in ("split.purity", "split.e
 
 @pytest.fixture(scope="module")
 def small() -> KillMatrix:
-    """Two faults of the split and what the correct split says; enough to tamper with."""
+    """Two faults of the split and what is said of the correct split; enough to tamper with."""
     others = [capability for capability in SETTINGS if capability != "split"]
-    return kill_matrix(FEW, correct=replace(CORRECT, **dict.fromkeys(others)))
+    return kill_matrix(FEW, correct=replace(CORRECT, **dict.fromkeys(others)), exemplars=())
 
 
 @pytest.mark.long
@@ -47,11 +49,11 @@ def test_a_report_folds_a_fault_under_what_is_named_for_it_or_under_what_the_fau
 
 
 @pytest.mark.long
-def test_the_guide_is_current_and_shows_every_fault_and_every_invariant():
+def test_the_guide_is_current_and_shows_every_fault_and_all_that_catches_one():
     text = GUIDE.read_text()
     assert text == guide(measured(), PICTURE), "run `make kill-matrix`"
     assert all(f"**{fault.name}**" in text for fault in FAULTS)
-    assert all(f"`{invariant.id}`" in text for invariant in all_invariants())
+    assert all(f"`{id}`" in text for id in (*(invariant.id for invariant in all_invariants()), *PROPERTIES))
     assert GUIDE.with_name(PICTURE).is_file()
 
 
@@ -104,10 +106,10 @@ def test_a_row_that_changed(small):
 
 
 @pytest.mark.parametrize("verdict", [v for v in Verdict if v is not Verdict.HOLDS])
-def test_the_correct_subject_is_accused_or_not_judged(small, verdict):
-    accused = {**small.correct, "split.span": Cell(verdict, None, "so it is")}
-    found = problems(replace(small, correct=accused), small.trips)
-    assert f"the correct subject: split.span is {verdict} (so it is)" in found
+def test_something_correct_is_accused_or_not_judged(small, verdict):
+    accused = {"something correct": {"split.span": Cell(verdict, None, "so it is")}}
+    found = problems(replace(small, correct={**small.correct, **accused}), small.trips)
+    assert [p for p in found if "correct: " in p] == [f"something correct: split.span is {verdict} (so it is)"]
 
 
 def test_an_invariant_without_a_fault_and_a_bug_that_is_not_on_show(small):
@@ -115,6 +117,8 @@ def test_an_invariant_without_a_fault_and_a_bug_that_is_not_on_show(small):
     assert "no fault is named for split.span" in found
     assert "no fault is named for split.purity" not in found
     assert "the correct subject has no adapter, which adapter.merge needs" in found
+    assert "no fault is named for conformance.separable" in found
+    assert "no correct optimizer has conformance.separable" in found
     assert any(p.startswith("bug 7 is not on show: ") for p in found)
     unknown = replace(small.rows[0], fault=replace(small.rows[0].fault, bug=999))
     assert any("shows bug 999, which the catalogue does not have" in p for p in wrong(small, unknown))
@@ -153,11 +157,11 @@ def test_a_broken_pin_is_said_in_one_sentence(monkeypatch, tmp_path):
 
 
 def test_a_self_test_speaks_to_people_and_to_programs():
-    well = SelfTest(faults=3, invariants=2, problems=())
+    well = SelfTest(faults=3, invariants=2, properties=1, problems=())
     assert well.ok
-    assert re.fullmatch(r"3 faults, 2 invariants, torch \S+", well.lines[0])
+    assert re.fullmatch(r"3 faults, 2 invariants, 1 properties of optimizers, torch \S+", well.lines[0])
     assert "every fault is caught" in well.lines[1]
-    ill = SelfTest(faults=3, invariants=2, problems=("'x' now trips y",))
+    ill = SelfTest(faults=3, invariants=2, properties=1, problems=("'x' now trips y",))
     assert not ill.ok
     assert "'x' now trips y" in ill.lines
     assert ill.as_json()["problems"] == ["'x' now trips y"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from invariants.contracts import AdaptedLinear, AdapterFactory
-from invariants.museum.fault import exhibit
+from invariants.museum.subjects import exhibit
 from invariants.subject import Subject
 
 

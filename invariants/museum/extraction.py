@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from invariants.contracts import ContrastiveProblem, ExtractionFunction
 from invariants.contracts.extraction import Loss
-from invariants.museum.fault import exhibit
+from invariants.museum.subjects import exhibit
 from invariants.subject import Subject
 
 Vectors = Mapping[str, nn.Parameter]

@@ -1,10 +1,13 @@
-"""What must be true of the museum: every fault caught by name, every invariant with a fault, every trip understood."""
+"""What must be true of the museum: every fault caught by name, everything that catches with a fault, every trip
+understood."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from invariants.implications import because
 from invariants.museum.catalogue import CATALOGUE
-from invariants.museum.matrix import Cell, KillMatrix, Row
+from invariants.museum.fault import Cell
+from invariants.museum.matrix import KillMatrix, Row
+from invariants.museum.properties import PROPERTIES
 from invariants.registry import all_invariants
 from invariants.verdict import Verdict
 
@@ -61,22 +64,28 @@ def changes(trips: Mapping[str, Sequence[str]], pinned: Mapping[str, Sequence[st
                 yield f"{name!r} {' and '.join(told)}"
 
 
-def accusations(correct: Mapping[str, Cell]) -> Iterator[str]:
-    """Every invariant must hold for the correct subject, and mean something by it."""
-    for id, cell in correct.items():
-        if cell.verdict is not Verdict.HOLDS:
-            yield f"the correct subject: {id} is {cell.verdict}{cell.reason and f' ({cell.reason})'}"
+def accusations(correct: Mapping[str, Mapping[str, Cell]]) -> Iterator[str]:
+    """Whatever judges something correct must hold, and mean something by it."""
+    for name, cells in correct.items():
+        for id, cell in cells.items():
+            if cell.verdict is not Verdict.HOLDS:
+                yield f"{name}: {id} is {cell.verdict}{cell.reason and f' ({cell.reason})'}"
 
 
 def gaps(matrix: KillMatrix) -> Iterator[str]:
-    """Invariants that no fault is named for, and bugs of the catalogue that are not on show."""
+    """Invariants and properties that no fault is named for, and bugs of the catalogue that are not on show."""
     named = {row.fault.caught_by for row in matrix.rows}
     shown = {row.fault.bug for row in matrix.rows} - {None}
     for invariant in all_invariants():
         if invariant.id not in named:
             yield f"no fault is named for {invariant.id}"
-        if invariant.id not in matrix.correct:
+        if invariant.id not in matrix.judged:
             yield f"the correct subject has no {invariant.capability}, which {invariant.id} needs"
+    for property in PROPERTIES:
+        if property not in named:
+            yield f"no fault is named for {property}"
+        if property not in matrix.judged:
+            yield f"no correct optimizer has {property}"
     for bug, title in CATALOGUE.items():
         if bug not in shown:
             yield f"bug {bug} is not on show: {title}"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from invariants.contracts import GRPO, GRPOBatch, GRPOLoss, GRPOSetting
-from invariants.museum.fault import exhibit
+from invariants.museum.subjects import exhibit
 from invariants.subject import Subject
 
 EPSILON, BETA = 0.2, 0.04

@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 
 from invariants.museum.catalogue import CATALOGUE
+from invariants.museum.exemplars import EXEMPLARS, HALL
 from invariants.museum.gates import explanation
 from invariants.museum.matrix import KillMatrix, Row
+from invariants.museum.properties import NOWHERE
 from invariants.verdict import Verdict
 
 HEAD = """# The museum of known bugs
 
-Each of these is one change away from a small correct implementation, and each must be caught by the invariant that is
-named for it. What else a fault trips is part of its record, with the reason. The faults with a number are bugs that
-real implementations have had.
+Each of these is one change away from a small correct implementation, and each must be caught by what is named for it:
+an invariant or, in the hall of optimizers, a property. What else a fault trips is part of its record, with the reason.
+The faults with a number are bugs that real implementations have had.
 
 Written by `make kill-matrix`, from what was measured; `projected-grpo verify --selftest` measures it again on your
 machine, with your version of torch."""
@@ -43,8 +45,9 @@ def bugs(matrix: KillMatrix) -> Iterator[str]:
 
 def exhibits(matrix: KillMatrix) -> Iterator[str]:
     """Every fault, and why it trips what it trips."""
-    for capability, rows in matrix.halls.items():
-        yield from ("", f"## Faults of {capability}")
+    for hall, rows in matrix.halls.items():
+        yield from ("", f"## Faults of {hall}")
+        yield from correct_optimizers() if hall == HALL else ()
         for row in rows:
             yield from ("", *exhibit(row))
 
@@ -53,11 +56,22 @@ def exhibit(row: Row) -> Iterator[str]:
     """One fault in a few lines."""
     fault = row.fault
     number = "" if fault.bug is None else f" (bug {fault.bug})"
-    yield f"**{fault.name}**{number}: caught by `{fault.caught_by}`."
+    beside = "" if fault.beside is None else f"; one change away from {fault.beside}"
+    yield f"**{fault.name}**{number}: caught by `{fault.caught_by}`{beside}."
     others = [id for id in row.trips if id != fault.caught_by]
     if others:
         yield ""
         yield from (f"- also `{id}`: {explanation(row, id) or 'nobody knows why'}" for id in others)
+
+
+def correct_optimizers() -> Iterator[str]:
+    """What an optimizer can be one change away from, and where its guarantees are looked at."""
+    yield from ("", "What they are one change away from has all properties but those that optimizers of its kind lack.")
+    for exemplar in EXEMPLARS:
+        yield from ("", f"**{exemplar.name}** lacks", "")
+        yield from (f"- `{id}`: {why}" for id, why in exemplar.lacks.items())
+    yield from ("", "No optimizer gives these in gradient space, so they are looked at in displacement space:", "")
+    yield from (f"- {name}: {why}" for name, why in NOWHERE.items())
 
 
 def tables(matrix: KillMatrix) -> Iterator[str]:
@@ -66,11 +80,11 @@ def tables(matrix: KillMatrix) -> Iterator[str]:
         "",
         "## The matrix",
         "",
-        "**X**: the invariant named for the fault; x: another that it trips; -: has nothing to say.",
+        "**X**: what is named for the fault; x: something else that it trips; -: has nothing to say.",
     )
-    for capability, rows in matrix.halls.items():
+    for hall, rows in matrix.halls.items():
         ids = list(rows[0].cells)
-        yield from ("", f"### {capability}", "")
+        yield from ("", f"### {hall}", "")
         yield from (f"{number}. `{id}`" for number, id in enumerate(ids, start=1))
         yield from (
             "",

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from invariants.contracts import StepFactory, Stepped, Stepper, StepSetting
-from invariants.museum.fault import exhibit
 from invariants.museum.split import rescaled
+from invariants.museum.subjects import exhibit
 from invariants.registry import all_but
 from invariants.subject import Subject
 from reference import SGD, AdamW, SplitRule, drift

@@ -1,4 +1,4 @@
-"""The kill matrix as a picture: a panel for each capability, faults as rows, invariants as columns."""
+"""The kill matrix as a picture: a panel for each hall, faults as rows, what looks at them as columns."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ MEANINGS = {
     "trips too": "#8ecae6",
     "named for the fault": "#c1121f",
 }
-CELL, ABOVE, LEFT, RIGHT, BELOW = 0.19, 2.1, 4.2, 1.2, 0.4  # inches: a cell's side, and the room around a panel
+CELL, ABOVE, LEFT, RIGHT, BELOW = 0.19, 2.6, 4.2, 1.5, 0.4  # inches: a cell's side, and the room around a panel
 
 
 def draw(matrix: KillMatrix, path: Path) -> None:
@@ -28,11 +28,11 @@ def draw(matrix: KillMatrix, path: Path) -> None:
     height = BELOW + sum(ABOVE + CELL * len(rows) for rows in halls.values())
     with matplotlib.rc_context({"svg.hashsalt": "kill matrix", "svg.fonttype": "none", "font.size": 7}):
         figure, top = Figure(figsize=(width, height)), height
-        for capability, rows in halls.items():
+        for hall, rows in halls.items():
             across, down = CELL * len(rows[0].cells), CELL * len(rows)
             top -= ABOVE + down
             panel(figure.add_axes((LEFT / width, top / height, across / width, down / height)), rows)
-            figure.text(0.02, (top + down) / height, capability, fontsize=10, fontweight="bold", va="bottom")
+            figure.text(0.02, (top + down) / height, hall, fontsize=10, fontweight="bold", va="bottom")
         handles = [Patch(facecolor=colour, edgecolor="#adb5bd", label=what) for what, colour in MEANINGS.items()]
         figure.legend(handles=handles[::-1], loc="lower center", ncols=len(handles), frameon=False)
         partial = path.with_name(f"{path.name}.partial")
@@ -41,7 +41,7 @@ def draw(matrix: KillMatrix, path: Path) -> None:
 
 
 def panel(axes: Axes, rows: Sequence[Row]) -> None:
-    """One capability."""
+    """One hall."""
     ids = list(rows[0].cells)
     axes.imshow(
         [[shade(row, id) for id in ids] for row in rows],

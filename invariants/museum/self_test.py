@@ -9,14 +9,16 @@ import torch
 
 from invariants.museum.gates import problems
 from invariants.museum.matrix import kill_matrix, pinned
+from invariants.museum.properties import PROPERTIES
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTest:
-    """What running the whole museum has shown."""
+    """What running the whole museum has shown; it counts what ran."""
 
     faults: int
     invariants: int
+    properties: int
     problems: tuple[str, ...]
 
     @property
@@ -27,17 +29,20 @@ class SelfTest:
     @property
     def lines(self) -> list[str]:
         """For people."""
-        what = f"{self.faults} faults, {self.invariants} invariants, torch {torch.__version__}"
+        what = (
+            f"{self.faults} faults, {self.invariants} invariants, {self.properties} properties of optimizers, "
+            f"torch {torch.__version__}"
+        )
         if self.ok:
-            return [what, "every fault is caught by the invariant named for it; the correct subject trips none"]
+            return [what, "every fault is caught by what is named for it; nothing correct trips anything"]
         return [what, *self.problems, f"{len(self.problems)} problems: do not rely on a green report from this machine"]
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
             "schema": "projected-grpo/selftest", "version": 1, "ok": self.ok, "faults": self.faults,
-            "invariants": self.invariants, "problems": list(self.problems), "torch": torch.__version__,
-            "python": platform.python_version(), "machine": platform.machine(),
+            "invariants": self.invariants, "properties": self.properties, "problems": list(self.problems),
+            "torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine(),
         }  # fmt: skip
 
 
@@ -53,4 +58,8 @@ def selftest(progress: Callable[[str], object] | None = None) -> SelfTest:
     expected = pinned()
     matrix = kill_matrix(progress=progress)
     found = problems(matrix, expected)
-    return SelfTest(faults=len(matrix.rows), invariants=len(matrix.correct), problems=tuple(found))
+    properties = matrix.judged.intersection(PROPERTIES)
+    return SelfTest(
+        faults=len(matrix.rows), invariants=len(matrix.judged - properties), properties=len(properties),
+        problems=tuple(found),
+    )  # fmt: skip

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from invariants.contracts import SplitFunction, SplitSetting
-from invariants.museum.fault import exhibit
+from invariants.museum.subjects import exhibit
 from invariants.subject import Subject
 
 Parts = tuple[Tensor, Tensor]  # kept (r,), removed (r,)
