@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup verify test test-long selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
+.PHONY: help setup verify test test-long optimizers test-optimizers optimizer-gradients selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,6 +30,15 @@ test: setup  ## all tests but those that need an extra
 test-long: setup  ## the tests that take a minute and more: the whole museum, and the scripts of all its faults
 	$(BIN)/python -m pytest -m long -n 2 --dist loadfile
 
+optimizers: setup  ## measure every optimizer of torch and pytorch_optimizer, some minutes, and write docs/optimizers.md
+	$(BIN)/python -m projected_grpo.cli.optimizers_guide docs
+
+test-optimizers: setup  ## the theory on every optimizer there is, some minutes
+	$(BIN)/python -m pytest -m survey
+
+optimizer-gradients: setup  ## record anew the gradients of a real run that optimizers are measured on
+	$(BIN)/python -m invariants.optimizers.record
+
 selftest: setup  ## the museum on this machine: every fault must be caught by the invariant that is named for it
 	$(BIN)/projected-grpo verify --selftest
 
@@ -50,7 +59,7 @@ proofs: .venv/.installed-proofs  ## every symbolic proof and float lemma; build/
 
 coverage: setup  ## all tests and the main job again, counting branches; fails under 95 % of reference, invariants and projected_grpo
 	rm -rf build/coverage
-	$(BIN)/coverage run -m pytest -m '' -n 2 --dist loadfile
+	$(BIN)/coverage run -m pytest -m 'not survey' -n 2 --dist loadfile
 	$(BIN)/coverage run $(BIN)/projected-grpo verify --profile quick
 	$(BIN)/coverage run $(BIN)/projected-grpo verify invariants.subjects.reference:subject --profile quick
 	$(BIN)/coverage combine --quiet

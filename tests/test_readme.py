@@ -83,14 +83,17 @@ def test_the_training_example_runs(elsewhere):
     assert words.sub("#", out.strip()) == words.sub("#", shown[1].strip())
 
 
-def test_the_pytest_example_passes(elsewhere):
+@pytest.mark.parametrize("file", ["test_my_loop.py", "test_my_sign.py"])
+def test_the_pytest_examples_pass(elsewhere, file):
     python = elsewhere / "env" / "bin" / "python"
-    out = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_loop.py"], elsewhere)
+    out = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", file], elsewhere)
     assert re.search(r"\d+ passed", out)
 
 
 def test_every_kind_of_example_is_there():
-    assert set(EXAMPLES) == {"my_router.py", "my_loop.py", "test_my_loop.py", "my_optimizer.py", "train.py"}
+    assert set(EXAMPLES) == {
+        "my_router.py", "my_loop.py", "test_my_loop.py", "my_sign.py", "test_my_sign.py", "my_optimizer.py", "train.py",
+    }  # fmt: skip
     assert len(COMMANDS) >= 3
 
 
