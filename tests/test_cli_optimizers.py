@@ -78,7 +78,9 @@ def test_json_and_files(theirs, capsys):
         (["AdamW", "--report", "a.xml"], "does not say its format"),
         (["AdamW", "--report", "nowhere/a.md"], "make it first"),
         (["AdamW", "--report"], "--report names no file"),
-        (["AdamW", "--device", "mars"], "--device 'mars'"),
+        (["AdamW", "--device", "mars"], "--device is where --reference compares"),
+        (["AdamW", "--device", "mars", "--reference"], "--device 'mars'"),
+        (["AdamW", "--seed", "-1"], "--seed must be"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, capsys):

@@ -9,10 +9,11 @@ from collections.abc import Container, Mapping
 
 from invariants.museum.fault import Cell
 from invariants.optimizers import GUARANTEES, PROBES, Answer, Arm, Candidate, Finding
+from invariants.optimizers.foreign import raised
 from invariants.optimizers.guarantees import Guarantee, Runs, guarantees
 from invariants.optimizers.loop import PointLoop, watched
 from invariants.optimizers.paths import seeded
-from invariants.optimizers.probes import Laboratory, measured, raised
+from invariants.optimizers.probes import Laboratory, measured
 from invariants.optimizers.routing import Arms
 from invariants.optimizers.runs import SEED
 from invariants.optimizers.sequences import drawn, routed

@@ -25,9 +25,10 @@ def _first(report: OptimizerReport) -> str:
     if gradient.guarantees["keeps_sum"].answer is Answer.NOT_MEASURED:
         return f"two states show nothing here ({gradient.guarantees['keeps_sum'].note}); use {USABLE}"
     if all(gradient.guarantees[name].holds for name in ("keeps_sum", "erase_match")):
+        why = ", as it is linear" if probes["additive"].holds else ""
         return (
-            "independent states keep the sum and match erase, as it is linear; but rectified noise still drives the "
-            f"deployed vectors ({_times(report)}), so use {USABLE}"
+            f"independent states keep the sum and match erase{why}; but rectified noise still drives the deployed "
+            f"vectors ({_times(report)}), so use {USABLE}"
         )
     return f"{_independent(report)}; use {USABLE}"
 
@@ -41,7 +42,9 @@ def _independent(report: OptimizerReport) -> str:
     if found["erase_match"].holds:
         return f"independent states match erase {'and' if found['keeps_sum'].holds else 'but'} {keeps}"
     reason = "as it couples parameters"
-    if not _failed(report.probes["separable"]) and _failed(report.probes["draws_nothing"]):
+    if _failed(report.probes["repeats"]):
+        reason = "as no two runs of it are alike"
+    elif not _failed(report.probes["separable"]) and _failed(report.probes["draws_nothing"]):
         reason = "as both sets share its random numbers"
     return f"independent states do not match erase, {reason}, and {keeps}"
 

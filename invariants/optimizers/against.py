@@ -15,8 +15,8 @@ from torch import Tensor
 import reference
 from invariants.optimizers.candidate import Candidate
 from invariants.optimizers.finding import Answer, Finding, not_measured
+from invariants.optimizers.foreign import raised
 from invariants.optimizers.paths import Path
-from invariants.optimizers.probes import raised
 from invariants.optimizers.runs import run
 from invariants.optimizers.sequences import Drawn, drawn
 
@@ -104,13 +104,13 @@ def _implementations(twin: Twin, dtype: torch.dtype, seed: int, device: str) -> 
         if any(not candidate.accepts(flag) for flag in flags):
             yield name, not_measured("it has no such argument")
             continue
-        there = {n: p.to(device) for n, p in given.start.items()}, {n: g.to(device) for n, g in given.b.items()}
         try:
-            path = run(candidate.having(**flags), *there)
+            there = {n: p.to(device) for n, p in given.start.items()}, {n: g.to(device) for n, g in given.b.items()}
+            path = {n: values.cpu() for n, values in run(candidate.having(**flags), *there).items()}
         except Exception as error:  # what this machine or this version of torch does not have
             yield name, not_measured(raised(error))
             continue
-        yield name, in_ulp({n: values.cpu() for n, values in path.items()}, expected, allowed(expected, twin))
+        yield name, in_ulp(path, expected, allowed(expected, twin))
 
 
 def specified(optimizer: reference.Optimizer, given: Drawn) -> Path:

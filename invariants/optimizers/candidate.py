@@ -3,10 +3,13 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
+
+from invariants.optimizers.foreign import foreign
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,8 @@ class Candidate:
         keys = dict((self.manner or PLAIN).group)
         if keys and not isinstance(parameters[0], dict):
             parameters = [{**keys, "params": parameters}]
-        return self.make(parameters, **{**of_dtype, **self.kwargs})
+        with foreign():
+            return self.make(parameters, **{**of_dtype, **self.kwargs})
 
     def accepts(self, name: str) -> bool:
         """Whether the constructor has a parameter of this name of its own."""
@@ -95,7 +99,8 @@ class Candidate:
         """What the constructor takes this argument to be: as passed, or its default."""
         if name in self.kwargs:
             return self.kwargs[name]
-        return inspect.signature(self.make).parameters[name].default if self.accepts(name) else None
+        default = inspect.signature(self.make).parameters[name].default if self.accepts(name) else None
+        return None if default is inspect.Parameter.empty else default
 
 
 def candidates(given: Sequence[Any]) -> Iterator[Candidate]:
@@ -112,4 +117,4 @@ def candidates(given: Sequence[Any]) -> Iterator[Candidate]:
 
 def called(make: Callable[..., Optimizer]) -> str:
     """The name of a class or a function."""
-    return getattr(make, "__name__", type(make).__name__)
+    return getattr(make.func if isinstance(make, partial) else make, "__name__", type(make).__name__)

@@ -6,6 +6,7 @@ to be built and called.
 
 import functools
 import importlib
+import itertools
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
@@ -29,7 +30,7 @@ def descriptors() -> dict[str, dict[str, Any]]:
     Raises SuiteError if an entry has a key that means nothing.
     """
     text = (files("invariants.optimizers") / "descriptors.toml").read_text(encoding="utf-8")
-    known = {"kwargs", "dtype_kwargs", "why", *Manner.__dataclass_fields__}
+    known = {"kwargs", "dtype_kwargs", "why", "plain", *Manner.__dataclass_fields__}
     entries = {
         f"{source}.{name}": entry for source, named in tomllib.loads(text).items() for name, entry in named.items()
     }
@@ -50,7 +51,7 @@ def described(candidate: Candidate, key: str) -> Candidate:
     return Candidate(
         name=candidate.name, make=candidate.make, source=candidate.source, why=entry.get("why", ""),
         kwargs={**entry.get("kwargs", {}), **candidate.kwargs}, dtype_kwargs=tuple(entry.get("dtype_kwargs", ())),
-        manner=Manner(**flags) if flags or "why" in entry else None,
+        manner=Manner(**flags) if flags or entry.get("plain") else None,
     )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def named(name: str) -> Candidate:
     if not colon:
         source, leaf = "", name
     if source in ("", TORCH, PACKAGE):
-        for candidate in everything():
+        for candidate in itertools.chain(torchs_own(), packages()):  # the second is imported if the first has it not
             if candidate.name.lower() == leaf.lower() and source in ("", candidate.source):
                 return candidate
         missing = "" if _package() else f"; {PACKAGE} is not installed (the extra 'optimizers')"
@@ -109,5 +110,5 @@ def _imported(spec: str) -> Candidate:
 def _package() -> Any:
     try:
         return importlib.import_module(PACKAGE)
-    except ImportError:
+    except Exception:  # it isn't there, or does not fit this version of torch
         return None

@@ -6,14 +6,20 @@ import math
 import torch
 from torch import Tensor
 
-from invariants.optimizers.finding import Answer, Finding
+from invariants.optimizers.finding import Answer, Finding, not_measured
+from invariants.optimizers.foreign import foreign, raised
 from invariants.optimizers.paths import Path, gap, judged, seeded, sizes
-from invariants.optimizers.probes import APART, Laboratory, probe, raised
+from invariants.optimizers.probes import APART, Laboratory, probe
 from invariants.optimizers.runs import SEED, Running
 
 STRUCK = 20  # the step at which one entry of a gradient is not finite
 WATCH = 10  # steps that are looked at afterwards
 SHORT = 20  # steps after which it is asked to evaluate; some warm up for as long
+POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
 ASKED = 5  # steps in which closures are counted
 
 
@@ -71,14 +77,22 @@ def only_steps_move(laboratory: Laboratory) -> Finding:
     if laboratory.manner.backward:
         return Finding(answer=Answer.VIOLATED, step=1, vector=APART, note="moves them in backward")
     running = _after_some_steps(laboratory)
+    before = _values(running)
+    with foreign(), torch.enable_grad():
+        weights = [g[0].view_as(own) for own, g in zip(running.held.own, laboratory.drawn.b.values(), strict=True)]
+        torch.stack([(own * g).sum() for own, g in zip(running.held.own, weights, strict=True)]).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    found = gap(_values(running), before, 0.0, sizes(before))
+    if found.step is not None:
+        return Finding(**{**vars(judged(found, 0.0, "the backward pass moves them")), "step": SHORT})
     offered = [name for name in ("eval", "train", "zero_grad") if callable(getattr(running.held.optimizer, name, None))]
     for name in offered:
         before = _values(running)
-        getattr(running.held.optimizer, name)()
+        with foreign():
+            getattr(running.held.optimizer, name)()
         found = gap(_values(running), before, 0.0, sizes(before))
         if found.step is not None:
             return Finding(**{**vars(judged(found, 0.0, f"{name}() moves them")), "step": SHORT})
-    return Finding(answer=Answer.HOLDS, figure=0.0, bound=0.0, note=f"tried {', '.join(offered)}")
+    return Finding(answer=Answer.HOLDS, figure=0.0, bound=0.0, note=f"tried backward, {', '.join(offered)}")
 
 
 def _after_some_steps(laboratory: Laboratory) -> Running:
@@ -99,13 +113,18 @@ def evaluates_once(laboratory: Laboratory) -> Finding:
     with seeded(SEED):
         running = Running(laboratory.candidate, laboratory.drawn.start)
         held = running.held
-        parameters = inspect.signature(type(held.optimizer).step).parameters
-        if "closure" not in parameters or held.manner.backward:
-            return Finding(answer=Answer.HOLDS, figure=0.0, bound=1.0, note="its step takes no closure")
+        _, *parameters = inspect.signature(type(held.optimizer).step).parameters.values()
+        if held.manner.backward or not any(p.kind in POSITIONAL for p in parameters):
+            return not_measured("its step takes no closure")
         most, at = 0, None
         for t in range(ASKED):
             before = held.evaluations
-            running.step({name: g[t] for name, g in laboratory.drawn.b.items()}, with_closure=True)
+            try:
+                running.step({name: g[t] for name, g in laboratory.drawn.b.items()}, with_closure=True)
+            except Exception as error:  # whatever a foreign optimizer raises
+                if held.manner.closure:
+                    raise
+                return not_measured(f"refuses a closure: {raised(error)}")
             if held.evaluations - before > most:
                 most, at = held.evaluations - before, t + 1
     needed = "it can't do without one" if held.manner.closure else ""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from invariants.bounds import unit_roundoff
-from invariants.optimizers.finding import Answer, Finding, not_measured
+from invariants.optimizers.finding import Finding, not_measured
 from invariants.optimizers.loop import RoutedPath
 from invariants.optimizers.paths import Gap, Path, gap, judged, moves, sizes, trajectory_bound
 from invariants.optimizers.sequences import NOISE_AXES, Routed, Values
@@ -130,18 +130,17 @@ def vacuous(runs: Runs) -> str | None:
     """Why the runs show nothing, or None. If only routing leaves the finite numbers, that is what they show."""
     if not all(bool(values.isfinite().all()) for values in runs.vanilla.deployed.values()):
         return "training without routing left the finite numbers"
-    for what, path in (("training without routing", runs.vanilla.deployed), ("the quarantine", runs.route.quarantine)):
-        if not all(bool((values != values[0]).any()) for values in path.values()):
-            return f"{what} did not move"
+    if not all(bool((values != values[0]).any()) for values in runs.route.quarantine.values()):
+        return "the quarantine did not move"
+    there, far = sizes(runs.vanilla.deployed), sizes(moves(runs.vanilla.deployed))
+    if all(far[name] <= trajectory_bound(runs.steps, runs.dtype) * there[name] for name in there):
+        return "training without routing moved no farther than rounding may"
     return None
 
 
 def keeps_sum(runs: Runs) -> Finding:
     """The combined model is where training without routing would be."""
     bound, scale = runs.sum_bound, runs.scale
-    moved, values = sizes(moves(runs.vanilla.deployed)), sizes(runs.vanilla.deployed)
-    if all(moved[name] <= bound * values[name] for name in moved):
-        return not_measured(f"rounding in {runs.dtype} may be as large as all that moved")
     return judged(gap(runs.route.combined, runs.vanilla.deployed, bound, scale), bound)
 
 
@@ -216,14 +215,16 @@ def after(runs: Runs, path: Path) -> Path:
 def leak_finding(motion: Path, basis: Values, runs: Runs, *, first: int = 0) -> Finding:
     """Whether motion (steps, r) is hack-ward beyond rounding; `first` is the step that row 0 belongs to.
 
-    The figure is the largest share of a motion that is hack-ward, |relu(V(-motion))| / |motion|.
+    How large a share of a motion that is, is told beside it.
     """
     bound, scale = runs.split_bound, runs.scale
     beyond = {name: torch.relu(-m @ basis[name].T) for name, m in motion.items()}  # (steps, k)
     found = gap(beyond, zeros(beyond), bound, scale)
-    figure = largest_share(motion, basis, {name: bound * scale[name] for name in motion})
-    place = Gap(figure, None if found.step is None else found.step + first, found.vector)
-    return judged(place, bound)
+    if found.step is None:
+        return judged(found, bound)
+    share = largest_share(motion, basis, {name: bound * scale[name] for name in motion})
+    place = Gap(found.figure, found.step + first, found.vector)
+    return judged(place, bound, f"up to {100 * share:.3g} % of a motion")
 
 
 def largest_share(motion: Path, basis: Values, floor: Mapping[str, float]) -> float:
@@ -267,8 +268,3 @@ def figures(runs: Runs) -> Figures:
         drift=float((V @ moves(runs.route.deployed)["noise"][-1]).mean()) / unit,
         drift_quarantine=float((V @ runs.route.quarantine["noise"][-1]).mean()) / unit,
     )
-
-
-def violated(finding: Finding) -> bool:
-    """Whether it was measured and failed."""
-    return finding.answer is Answer.VIOLATED

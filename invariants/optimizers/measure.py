@@ -14,11 +14,11 @@ import invariants.optimizers.conduct  # noqa: F401  (importing it registers its 
 from invariants.errors import SuiteError
 from invariants.optimizers.advice import advice
 from invariants.optimizers.candidate import MANNERS, Candidate, candidates
-from invariants.optimizers.catalogue import TORCH, described, package_version
-from invariants.optimizers.guarantees import GUARANTEES, SPACES
+from invariants.optimizers.catalogue import PACKAGE, TORCH, everything, package_version
+from invariants.optimizers.foreign import raised
 from invariants.optimizers.paths import seeded
-from invariants.optimizers.probes import PROBES, Laboratory, measured, raised
-from invariants.optimizers.report import OptimizerReport, Survey, versions
+from invariants.optimizers.probes import PROBES, Laboratory, measured
+from invariants.optimizers.report import OptimizerReport, Survey, check_names, versions
 from invariants.optimizers.routing import Arms, Router
 from invariants.optimizers.runs import SEED, Running
 from invariants.optimizers.sequences import Drawn, drawn, routed
@@ -41,17 +41,25 @@ def check_optimizer(given: Any, *, router: Router | None = None, seed: int = 0) 
     """
     [candidate] = candidates([given])
     began = time.perf_counter()
+    dtype = torch.get_default_dtype()  # an optimizer may set another
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # what it says is not asked for
         warnings.simplefilter("ignore")
-        report = _measured(_as_described(candidate), router, seed)
+        try:
+            report = _measured(_as_described(candidate), router, seed)
+        finally:
+            torch.set_default_dtype(dtype)
     return replace(report, advice=advice(report), seconds=time.perf_counter() - began)
 
 
 def _as_described(candidate: Candidate) -> Candidate:
-    """torch's own may be handed in as bare classes."""
-    make = candidate.make
-    if candidate.manner is None and getattr(torch.optim, getattr(make, "__name__", ""), None) is make:
-        return replace(described(replace(candidate, source=TORCH), make.__name__), source=candidate.source)
+    """What the catalogue has may be handed in as a bare class, and is then called as its descriptor says."""
+    module = str(getattr(candidate.make, "__module__", "")).split(".")[0]
+    if candidate.manner is not None or module not in (TORCH, PACKAGE):
+        return candidate
+    for known in everything():
+        if known.make is candidate.make:
+            kwargs = {**known.kwargs, **candidate.kwargs}
+            return replace(known, name=candidate.name, source=candidate.source, kwargs=kwargs)
     return candidate
 
 
@@ -59,15 +67,15 @@ def _measured(candidate: Candidate, router: Router | None, seed: int) -> Optimiz
     on, gradients = routed(seed), drawn(seed)
     try:
         candidate = in_its_manner(candidate, gradients)
-        arms = Arms(candidate, on)
-        spaces = arms.spaces(router)
     except Exception as error:  # whatever a foreign optimizer raises
         return _report(candidate, problem=raised(error))
     laboratory = Laboratory(candidate, gradients)
-    return replace(
-        _report(candidate), probes={name: measured(name, laboratory) for name in PROBES}, spaces=spaces,
-        variants=variants(candidate, on, gradients, seed),
-    )  # fmt: skip
+    plain = replace(
+        _report(candidate),
+        probes={name: measured(name, laboratory) for name in PROBES},
+        spaces=Arms(candidate, on).spaces(router),
+    )
+    return replace(plain, variants=variants(candidate, on, gradients, seed, plain.findings))
 
 
 def _report(candidate: Candidate, problem: str | None = None) -> OptimizerReport:
@@ -130,13 +138,14 @@ def survey(
         raise SuiteError("There is no optimizer to measure; name one.")
     check_names(require)
     tell, reports = progress or (lambda what: None), []
-    measured_once: dict[str, OptimizerReport] = {}  # a package may pass on what is another's, under a name of its own
+    known: dict[object, OptimizerReport] = {}  # a package may pass on what is another's, under a name of its own
     for number, candidate in enumerate(chosen, start=1):
         tell(f"{candidate.name} ({number} of {len(chosen)})")
-        key = repr((candidate.make, sorted(candidate.kwargs.items()), candidate.manner, candidate.dtype_kwargs))
-        if key not in measured_once:
-            measured_once[key] = check_optimizer(candidate, router=router, seed=seed)
-        reports.append(replace(measured_once[key], name=candidate.name, source=candidate.source, why=candidate.why))
+        key = _identity(candidate)
+        report = known.get(key) if key is not None else None
+        report = report or check_optimizer(candidate, router=router, seed=seed)
+        known[key] = report
+        reports.append(replace(report, name=candidate.name, source=candidate.source, why=candidate.why))
     return Survey(
         reports=reports,
         required=list(require),
@@ -145,12 +154,9 @@ def survey(
     )
 
 
-def check_names(require: Collection[str]) -> None:
-    """Raises SuiteError for what is neither a property nor a guarantee, alone or @ a space."""
-    known = {*PROBES, *GUARANTEES, *(f"{name}@{space}" for name in GUARANTEES for space in SPACES)}
-    for name in require:
-        if name not in known:
-            raise SuiteError(
-                f"Nothing is called {name!r}; there are {', '.join((*PROBES, *GUARANTEES))}, the last "
-                f"{len(GUARANTEES)} also with @{', @'.join(SPACES)}."
-            )
+def _identity(candidate: Candidate) -> object | None:
+    """What two candidates have in common if they are the same optimizer; None if that can't be told."""
+    if not all(isinstance(value, int | float | str | None) for value in candidate.kwargs.values()):
+        return None
+    kwargs = tuple(sorted(candidate.kwargs.items()))
+    return (id(candidate.make), kwargs, candidate.manner, candidate.dtype_kwargs)

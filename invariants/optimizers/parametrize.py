@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from invariants.errors import SuiteError
 from invariants.optimizers.candidate import Candidate, candidates
-from invariants.optimizers.measure import check_names, check_optimizer
-from invariants.optimizers.report import OptimizerReport, unmet
+from invariants.optimizers.measure import check_optimizer
+from invariants.optimizers.report import OptimizerReport, check_names, unmet
 from invariants.optimizers.routing import Router
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
+class Measured:
     """One optimizer, measured when the first of its tests runs."""
 
     candidate: Candidate
@@ -33,14 +33,14 @@ class Session:
 class OptimizerCheck:
     """What the test calls: fails unless the optimizer ran and has the property, and returns all that was found."""
 
-    session: Session
+    measured: Measured
     name: str | None
 
     def __call__(self) -> OptimizerReport:
         """Runs it."""
         import pytest
 
-        report = self.session.report
+        report = self.measured.report
         if not report.ran:
             pytest.fail(f"{report.name} could not be run: {report.problem}", pytrace=False)
         if self.name is not None and (failures := unmet(report, self.name)):
@@ -79,7 +79,7 @@ def parametrize_optimizers(
     check_names(require)
     parameters = []
     for candidate in candidates(optimizers):
-        session = Session(candidate, router, seed)
+        measured = Measured(candidate, router, seed)
         for name in require or (None,):
-            parameters.append(pytest.param(OptimizerCheck(session, name), id=f"{candidate.name}-{name or 'runs'}"))
+            parameters.append(pytest.param(OptimizerCheck(measured, name), id=f"{candidate.name}-{name or 'runs'}"))
     return pytest.mark.parametrize("check", parameters)

@@ -1,13 +1,15 @@
 """Everything that was found of one optimizer, and of many."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from invariants.errors import SuiteError
 from invariants.optimizers.finding import Answer, Finding
-from invariants.optimizers.guarantees import SPACES
+from invariants.optimizers.guarantees import GUARANTEES, SPACES
+from invariants.optimizers.probes import PROBES
 from invariants.optimizers.routing import SpaceReport
 from invariants.optimizers.variants import Found, changes
 from reference import Space
@@ -57,8 +59,13 @@ class OptimizerReport:
         return {name: changes(found, self.findings) for name, found in self.variants.items()}
 
     def holds(self, name: str) -> bool:
-        """Whether a property, or a guarantee@space, was found; a guarantee without a space in every space."""
-        return all(finding.holds for finding in self.required(name).values())
+        """Whether a property, or a guarantee@space, was found; a guarantee without a space in every space.
+
+        Raises SuiteError for a name that nothing has.
+        """
+        check_names([name])
+        found = self.required(name).values()
+        return bool(found) and all(finding.holds for finding in found)
 
     def required(self, name: str) -> dict[str, Finding]:
         """What a name of `require` stands for; empty if nothing of the kind was measured."""
@@ -109,6 +116,17 @@ def unmet(report: OptimizerReport, name: str) -> list[str]:
         for each, finding in report.required(name).items()
         if not finding.holds
     ]
+
+
+def check_names(require: Collection[str]) -> None:
+    """Raises SuiteError for what is neither a property nor a guarantee, alone or @ a space."""
+    known = {*PROBES, *GUARANTEES, *(f"{name}@{space}" for name in GUARANTEES for space in SPACES)}
+    for name in require:
+        if name not in known:
+            raise SuiteError(
+                f"Nothing is called {name!r}; there are {', '.join((*PROBES, *GUARANTEES))}, the last "
+                f"{len(GUARANTEES)} also with @{', @'.join(SPACES)}."
+            )
 
 
 def told(finding: Finding) -> str:

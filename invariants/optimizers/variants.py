@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from invariants.optimizers.candidate import Candidate
-from invariants.optimizers.finding import Finding, not_measured
+from invariants.optimizers.finding import Answer, Finding, not_measured
+from invariants.optimizers.foreign import raised
 from invariants.optimizers.guarantees import Runs, guarantees
-from invariants.optimizers.probes import Laboratory, measured, raised
+from invariants.optimizers.probes import Laboratory, measured
 from invariants.optimizers.routing import Arms
 from invariants.optimizers.sequences import Drawn, Routed, drawn, routed
 from reference import ClipPolicy, Space
@@ -20,12 +21,12 @@ CLIPS: tuple[ClipPolicy, ...] = ("before", "joint")
 Found = dict[str, Finding]  # a probe, or guarantee@space -> what was found
 
 
-def variants(candidate: Candidate, on: Routed, plain: Drawn, seed: int) -> dict[str, Found]:
+def variants(candidate: Candidate, on: Routed, plain: Drawn, seed: int, base: Found) -> dict[str, Found]:
     """Name of the variation -> what was found under it."""
     makers: dict[str, Callable[[], Found]] = {
         decay_name(candidate): lambda: decayed(candidate, on, plain),
         **{f"clip {clip}": lambda clip=clip: clipped(candidate, on, clip) for clip in CLIPS},  # type: ignore[misc]  # mypy can't type a lambda's default
-        "float32": lambda: narrow(candidate, seed),
+        "float32": lambda: narrow(candidate, seed, base),
     }
     return {name: _tried(make) for name, make in makers.items()}
 
@@ -46,7 +47,7 @@ def decayed(candidate: Candidate, on: Routed, plain: Drawn) -> Found:
     """With decay if it has none by default, and without if it has."""
     present = candidate.value_of("weight_decay")
     if not isinstance(present, int | float):
-        return {"all": not_measured("its constructor has no weight_decay")}
+        return {"all": not_measured("it has no weight_decay that is a number")}
     other = candidate.having(weight_decay=0.0 if present else DECAY)
     laboratory = Laboratory(other, plain, neighbours=("none", "zeros"))
     return {name: measured(name, laboratory) for name in AFFECTED} | _spaces(
@@ -65,11 +66,22 @@ def clipped(candidate: Candidate, on: Routed, clip: ClipPolicy) -> Found:
     return _spaces(Arms(candidate, on), ("gradient",), clip=clip, max_norm=limit)
 
 
-def narrow(candidate: Candidate, seed: int) -> Found:
-    """In float32, from starts at zero."""
-    laboratory = Laboratory(candidate, drawn(seed, torch.float32), neighbours=("others",))
+def narrow(candidate: Candidate, seed: int, base: Found) -> Found:
+    """In float32, from starts at zero. What float64 has seen to be violated by less than rounding may be in float32 is
+    not told by it."""
+    laboratory = Laboratory(candidate, drawn(seed, torch.float32), neighbours=("zeros",))
     arms = Arms(candidate, routed(seed, torch.float32).without_refresh())
-    return {name: measured(name, laboratory) for name in NARROW} | _spaces(arms, ("gradient", "displacement"))
+    found = {name: measured(name, laboratory) for name in NARROW}
+    found |= _spaces(arms, ("gradient", "displacement"))
+    return {name: _told_by_rounding(finding, base.get(name)) for name, finding in found.items()}
+
+
+def _told_by_rounding(now: Finding, exactly: Finding | None) -> Finding:
+    if exactly is None or exactly.answer is not Answer.VIOLATED or not now.holds:
+        return now
+    if (exactly.figure or 0.0) <= (now.bound or 0.0):
+        return not_measured("rounding may be as large as what float64 has seen")
+    return now
 
 
 def _spaces(

@@ -64,6 +64,10 @@ def optimizers(
         raise UsageError(f"--json and --format {format_} contradict each other; leave one of them out.")
     if report == ():
         raise UsageError("--report names no file; give it one or more, such as optimizers.md.")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed must be at least 0 and below 2**63, not {seed}.")
+    if device != "cpu" and not (reference or all_):
+        raise UsageError("--device is where --reference compares; add that, or leave it out.")
     _check_device(device)
     files = [path.absolute() for path in report or ()]  # wherever an optimizer changes to
     for path in files:
@@ -130,19 +134,18 @@ def _object(text: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """What linear algebra libraries print by themselves when they meet the NaN that every optimizer is shown."""
-    sys.stderr.flush()
-    if sys.stderr.isatty():  # where the progress is shown
-        yield
-        return
+    silenced = [1] if sys.stderr.isatty() else [1, 2]  # a terminal shows the progress
     try:
-        own = os.dup(2)
-    except OSError:
+        own = {descriptor: os.dup(descriptor) for descriptor in silenced}
+    except OSError:  # there is none
         yield
         return
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (a descriptor is wanted, and no path)
-        os.dup2(nowhere.fileno(), 2)
+    with Path(os.devnull).open("wb") as nowhere:
+        for descriptor in own:
+            os.dup2(nowhere.fileno(), descriptor)
         try:
             yield
         finally:
-            os.dup2(own, 2)
-            os.close(own)
+            for descriptor, saved in own.items():
+                os.dup2(saved, descriptor)
+                os.close(saved)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from invariants.optimizers.guarantees import SPACES, Figures
 from invariants.optimizers.report import OptimizerReport, Survey
 from invariants.optimizers.reports.rows import GROUPS, group_of
+from invariants.reports.rows import writable
 from reference import Space
 
 COLOURS = {"linear": "#2a9d8f", "separable": "#457b9d", "coupled": "#e76f51", "elsewhere": "#8d6a9f"}
@@ -87,7 +88,9 @@ def named(axes: Axes, dots: list[tuple[str, tuple[float, float]]], room: float) 
             continue
         taken.append((left, left + width, height))
         offset, side = ((-4, 3), "right") if leftward else ((4, 3), "left")
-        axes.annotate(name, (x, y), xytext=offset, textcoords="offset points", fontsize=6.5, ha=side)
+        axes.annotate(
+            writable(name), (x, y), xytext=offset, textcoords="offset points", fontsize=6.5, ha=side, parse_math=False
+        )
 
 
 ALWAYS = ("SGD", "AdamW", "Lion", "Prodigy")

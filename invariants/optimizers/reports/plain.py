@@ -49,12 +49,9 @@ def schema_text() -> str:
 
 def _optimizer(report: OptimizerReport) -> dict[str, Any]:
     return {
-        "name": report.name,
-        "source": report.source,
-        "arguments": {
-            name: value if isinstance(value, int | float | str | bool) else repr(value)
-            for name, value in report.kwargs.items()
-        },
+        "name": writable(report.name),
+        "source": writable(report.source),
+        "arguments": {name: _plain(value) for name, value in report.kwargs.items()},
         "manner": report.manner,
         "why": report.why,
         "ran": report.ran,
@@ -93,3 +90,12 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 def _finite(x: float | None) -> float | None:
     return x if x is not None and math.isfinite(x) else None
+
+
+def _plain(value: object) -> object:
+    """An argument of a constructor as JSON can hold it."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return writable(repr(value))

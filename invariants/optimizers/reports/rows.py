@@ -13,7 +13,7 @@ WORDS = {Answer.HOLDS: "yes", Answer.VIOLATED: "no", Answer.NOT_MEASURED: "-"}
 GROUPS = {
     "linear": "Independent states keep the sum and match erase",
     "separable": "Independent states match erase, and lose the sum",
-    "coupled": "Independent states neither match erase nor keep the sum",
+    "coupled": "Independent states do not match erase",
     "elsewhere": "Moves or evaluates where no split can reach",
     "failed": "Could not be run",
 }
@@ -51,7 +51,7 @@ def group_of(report: OptimizerReport) -> str:
     """The key of GROUPS that an optimizer belongs to."""
     if not report.ran:
         return "failed"
-    if not (report.probes["evaluates_once"].holds and report.probes["only_steps_move"].holds):
+    if any(report.probes[name].answer is Answer.VIOLATED for name in ("evaluates_once", "only_steps_move")):
         return "elsewhere"
     guaranteed = report.spaces["gradient"].guarantees
     if not guaranteed["erase_match"].holds:
@@ -111,6 +111,8 @@ def percent(share: float) -> str:
 
 def drift(figure: float) -> str:
     """In units of a random walk."""
+    if not math.isfinite(figure):
+        return "inf"
     return f"{figure:+.1f}" if abs(figure) < 1e4 else f"{figure:+.0e}"
 
 

@@ -59,7 +59,7 @@ def group(key: str, reports: Sequence[OptimizerReport], width: int) -> Iterator[
     yield Text(f"{GROUPS[key]} ({len(reports)})", style="bold")
     if key == "failed":
         for report in reports:
-            yield Text(f"  {report.name}: {writable(report.why or report.problem or '')}")
+            yield Text(f"  {writable(report.name)}: {writable(report.why or report.problem or '')}")
         yield ""
         return
     grid = Table(box=None, pad_edge=False, header_style="bold")
@@ -74,7 +74,7 @@ def group(key: str, reports: Sequence[OptimizerReport], width: int) -> Iterator[
         line = row(report)
         words = [Text(word, style=COLOURS[word]) for word in line.properties.values()]
         cells: list[str | Text] = [
-            line.name,
+            writable(line.name),
             *words,
             line.deviation,
             line.leaks["gradient"],
@@ -88,12 +88,12 @@ def group(key: str, reports: Sequence[OptimizerReport], width: int) -> Iterator[
 
 def detailed(report: OptimizerReport) -> Iterator[RenderableType]:
     """One optimizer, with all that was found."""
-    yield Text(f"{report.name} ({report.source}): {writable(report.advice)}", style="bold")
+    yield Text(writable(f"{report.name} ({report.source}): {report.advice}"), style="bold")
     if not report.ran:
         yield Text(f"  {writable(report.problem or '')}\n")
         return
     for told in filter(None, [report.manner and f"called with {report.manner}", report.why]):
-        yield Text(f"  {told}", style="dim")
+        yield Text(f"  {writable(told)}", style="dim")
     properties = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("property", "found", "note"):
         properties.add_column(title, overflow="fold", no_wrap=title != "note")
