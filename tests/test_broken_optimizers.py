@@ -30,12 +30,14 @@ def row(fault: OptimizerFault) -> Row:
     return Row(fault, fault.cells(0))
 
 
+@pytest.mark.long
 @each_fault
 def test_a_broken_optimizer_is_caught_by_name_and_whatever_else_it_trips_has_its_reason(fault):
     assert list(row_problems(row(fault))) == []
     assert sorted(row(fault).trips) == pinned()[fault.name]
 
 
+@pytest.mark.long
 @each_fault
 def test_the_catch_says_where_or_how(fault):
     caught = row(fault).cells[fault.caught_by]
@@ -54,7 +56,7 @@ def test_a_broken_optimizer_is_one_method_or_one_argument_away_from_a_correct_on
     assert methods + arguments + (fault.loop is not PointLoop) == 1
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 @each_exemplar
 def test_a_correct_optimizer_has_what_it_does_not_lack_and_lacks_nothing_that_it_has(exemplar, seed):
     found = exemplar.cells(seed)

@@ -1,6 +1,7 @@
 """The theory on every optimizer that torch and pytorch_optimizer have; some minutes (make test-optimizers)."""
 
 import resource
+from dataclasses import replace
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_no_quarantine_moves_without_a_gradient(ran):
 @pytest.mark.parametrize("name", [*RANDOM, "Prodigy", "SOAP"])
 def test_the_same_seed_gives_the_same_bits(name):
     first, again = (check_optimizer(named(f"pytorch_optimizer:{name}"), router=Routed) for _ in range(2))
-    assert first == again
+    assert repr(replace(first, seconds=0.0)) == repr(replace(again, seconds=0.0))  # NaN equals NaN in words
     assert first.holds("draws_nothing") is (name not in RANDOM)
 
 
