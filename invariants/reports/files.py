@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from invariants.errors import ReportPathError
 from invariants.failure import Command
@@ -16,6 +16,8 @@ from invariants.reports.text import as_text
 from invariants.verdict import Report
 
 Format = Literal["text", "json", "junit", "markdown"]
+
+FormatT = TypeVar("FormatT")
 
 SUFFIXES: dict[str, Format] = {".txt": "text", ".json": "json", ".xml": "junit", ".md": "markdown"}
 
@@ -39,11 +41,19 @@ def format_of(path: Path) -> Format:
 
     Raises ReportPathError.
     """
-    if path.suffix not in SUFFIXES:
-        known = ", ".join(f"{suffix} ({format})" for suffix, format in SUFFIXES.items())
+    return asked_for(path, SUFFIXES)
+
+
+def asked_for(path: Path, suffixes: Mapping[str, FormatT]) -> FormatT:
+    """Which of these formats the name asks for, if a file can be written there.
+
+    Raises ReportPathError.
+    """
+    if path.suffix not in suffixes:
+        known = ", ".join(f"{suffix} ({format})" for suffix, format in suffixes.items())
         raise ReportPathError(f"{path} does not say its format; a report's name ends in one of {known}.")
     check_place(path)
-    return SUFFIXES[path.suffix]
+    return suffixes[path.suffix]
 
 
 def check_place(path: Path) -> None:

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from invariants.errors import ReportPathError
 from invariants.optimizers.against import Comparison
 from invariants.optimizers.report import Survey
 from invariants.optimizers.reports.markdown import as_markdown
 from invariants.optimizers.reports.plain import as_json
 from invariants.optimizers.reports.text import as_text
-from invariants.reports.files import check_place, write_file
+from invariants.reports.files import asked_for, write_file
 
 Format = Literal["text", "json", "markdown", "picture"]
 
@@ -25,11 +24,7 @@ def format_of(path: Path) -> Format:
 
     Raises ReportPathError.
     """
-    if path.suffix not in SUFFIXES:
-        known = ", ".join(f"{suffix} ({format})" for suffix, format in SUFFIXES.items())
-        raise ReportPathError(f"{path} does not say its format; a report's name ends in one of {known}.")
-    check_place(path)
-    return SUFFIXES[path.suffix]
+    return asked_for(path, SUFFIXES)
 
 
 def rendered(survey: Survey, compared: Sequence[Comparison], format: Format) -> str:

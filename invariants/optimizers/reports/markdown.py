@@ -63,7 +63,7 @@ def _group(key: str, reports: Sequence[OptimizerReport]) -> Iterator[str]:
         line = row(report)
         lines.append(
             _line([
-                escaped(line.name), *line.properties.values(), line.deviation, line.leaks["gradient"],
+                escaped(line.name), *line.properties.values(), line.deviation, line.leak,
                 *line.drifts.values(), line.routed, escaped(line.special),
             ])
         )  # fmt: skip

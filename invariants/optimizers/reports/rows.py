@@ -41,7 +41,7 @@ class Row(NamedTuple):
     name: str
     properties: dict[str, str]
     deviation: str
-    leaks: dict[Space, str]
+    leak: str
     drifts: dict[Space, str]
     routed: str
     special: str
@@ -95,7 +95,7 @@ def row(report: OptimizerReport) -> Row:
         name=full_name(report),
         properties={title: WORDS[report.probes[name].answer] for name, title in PROPERTIES.items()},
         deviation="runs away" if deviation(report) > 100 else percent(deviation(report)),
-        leaks={space: "-" if found is None else percent(found.leak) for space, found in figures.items()},
+        leak="-" if figures["gradient"] is None else percent(figures["gradient"].leak),
         drifts={space: "-" if found is None else drift(found.drift) for space, found in figures.items()},
         routed=routed(report),
         special=special(report),

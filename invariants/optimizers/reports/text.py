@@ -77,7 +77,7 @@ def group(key: str, reports: Sequence[OptimizerReport], width: int) -> Iterator[
             writable(line.name),
             *words,
             line.deviation,
-            line.leaks["gradient"],
+            line.leak,
             *line.drifts.values(),
             line.routed,
         ]
