@@ -67,10 +67,15 @@ def check_place(path: Path) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Writes a text under a temporary name and renames it."""
+    """Writes a text under a temporary name and renames it. Raises ReportPathError."""
+    write_bytes(path, (text.rstrip("\n") + "\n").encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a whole file under a temporary name and renames it. Raises ReportPathError."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text.rstrip("\n") + "\n", encoding="utf-8", errors="backslashreplace", newline="\n")
+        partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:
         raise ReportPathError(f"{path} can't be written: {error.strerror}.") from error

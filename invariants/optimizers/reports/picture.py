@@ -1,5 +1,6 @@
 """The guarantee map: how far routing leaves vanilla's path, against how much leaks; a dot for each optimizer."""
 
+import io
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from invariants.optimizers.guarantees import SPACES, Figures
 from invariants.optimizers.report import OptimizerReport, Survey
 from invariants.optimizers.reports.rows import GROUPS, group_of
+from invariants.reports.files import write_bytes
 from invariants.reports.rows import writable
 from reference import Space
 
@@ -25,7 +27,7 @@ TITLES = {
 
 
 def draw(survey: Survey, path: Path) -> None:
-    """Writes the picture, with the same bytes for the same survey and version of matplotlib."""
+    """Writes the picture, with the same bytes for the same survey and version of matplotlib. Raises ReportPathError."""
     with matplotlib.rc_context({"svg.hashsalt": "guarantee map", "svg.fonttype": "none", "font.size": 8}):
         figure = Figure(figsize=(13, 5.2), layout="constrained")
         panels = figure.subplots(1, len(SPACES), sharey=True, width_ratios=[2, 1, 1])
@@ -37,11 +39,11 @@ def draw(survey: Survey, path: Path) -> None:
             for key in COLOURS
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-        partial = path.with_name(f"{path.name}.partial")
+        drawn = io.BytesIO()
         figure.savefig(
-            partial, format=path.suffix.removeprefix("."), metadata={"Date": None} if path.suffix == ".svg" else {}
+            drawn, format=path.suffix.removeprefix("."), metadata={"Date": None} if path.suffix == ".svg" else {}
         )
-    partial.replace(path)
+    write_bytes(path, drawn.getvalue())
 
 
 def panel(axes: Axes, survey: Survey, space: Space, room: float) -> None:
