@@ -25,8 +25,10 @@ from projected_grpo.adapter.errors import (
 )
 from projected_grpo.adapter.export import export_deployed, save_deployed
 from projected_grpo.adapter.layer import Linear
+from projected_grpo.adapter.merging import merged
 from projected_grpo.adapter.model import SVDRoutingModel
 from projected_grpo.adapter.registration import register
+from projected_grpo.adapter.row_gradients import RowGradients, row_gradients
 from projected_grpo.adapter.vectors import fingerprints, routed_vectors
 from projected_grpo.vectors import VectorPair
 
@@ -38,6 +40,7 @@ __all__ = [
     "Linear",
     "NoMatchingModulesError",
     "OutputExistsError",
+    "RowGradients",
     "SVDRoutingConfig",
     "SVDRoutingModel",
     "UnsupportedModuleError",
@@ -47,8 +50,10 @@ __all__ = [
     "export_deployed",
     "fingerprint",
     "fingerprints",
+    "merged",
     "register",
     "routed_vectors",
+    "row_gradients",
     "save_deployed",
 ]
 

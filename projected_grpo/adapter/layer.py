@@ -51,6 +51,7 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
         self._ablations = 0  # depth of ablate_quarantine blocks
+        self.rows: list[Tensor] | None = None  # inside a row_gradients block: what each forward pass scaled by
         self.register_buffer("U", None, persistent=False)
         self.register_buffer("Vh", None, persistent=False)
         self.register_buffer("pristine", None, persistent=False)
@@ -115,7 +116,7 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
             return base
         x = BaseTunerLayer._cast_input_dtype(self, x, self.Vh.dtype)
         # The product is taken in the vectors' dtype: their gradient then sums over tokens in that precision.
-        scaled = linear(x, self.Vh) * self._delta(deployed_only=self.ablated)  # (*batch, r)
+        scaled = linear(x, self.Vh) * self._factor(x)  # (*batch, r)
         return (base + linear(scaled.to(self.U.dtype), self.U)).to(base.dtype)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -126,15 +127,21 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
         ablate_quarantine block.
         """
         names = self.active_adapters if adapter_names is None else adapter_names
-        if self.merged or not any(name in self.svd_routing_deployed for name in names):
+        if not any(name in self.svd_routing_deployed for name in names):
+            return
+        self.merge_vectors(deployed_only=False, check_finite=safe_merge)
+
+    def merge_vectors(self, *, deployed_only: bool, check_finite: bool = False) -> None:
+        """Does what merge says, or leaves the quarantine out: the layer then runs as it will be shipped."""
+        if self.merged:
             return
         if self.ablated:
             raise AdapterStateError(
                 f"The module {self.module_name} cannot be merged inside an ablate_quarantine block: leave the block "
                 "first, or call export_deployed for a model without the quarantine."
             )
-        weight = self.merged_weight(deployed_only=False)
-        if safe_merge and not torch.isfinite(weight).all():
+        weight = self.merged_weight(deployed_only=deployed_only)
+        if check_finite and not torch.isfinite(weight).all():
             raise AdapterStateError(
                 f"The merged weight of {self.module_name} has values that are not finite: check the adapter's vectors."
             )
@@ -159,6 +166,16 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
 
     def _active(self) -> bool:
         return any(name in self.svd_routing_deployed for name in self.active_adapters)
+
+    def _factor(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*factors r"]:
+        """The vectors' sum, (r,); while rows are kept, a copy of it for each row of the batch, (B, 1, ..., r)."""
+        delta = self._delta(deployed_only=self.ablated)
+        if self.rows is None or not torch.is_grad_enabled() or not delta.requires_grad:
+            return delta
+        row = delta.expand(x.shape[0], *(1 for _ in x.shape[1:-1]), -1)
+        row.retain_grad()
+        self.rows.append(row)
+        return row
 
     def _delta(self, *, deployed_only: bool) -> Float[Tensor, " r"]:
         deployed, quarantine = _only(self.svd_routing_deployed), _only(self.svd_routing_quarantine)
