@@ -104,6 +104,10 @@ class NonFiniteGradientError(ProjectedGRPOError):
     """A gradient holds NaN or infinity, or the norm of all of them does; nothing was changed."""
 
 
+class NonFiniteLogitsError(ProjectedGRPOError):
+    """Logits are NaN or infinite, so there is no token to draw."""
+
+
 class NonFiniteRewardError(ProjectedGRPOError):
     """A reward is NaN or infinite, so no advantage of its group means anything."""
 
