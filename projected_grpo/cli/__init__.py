@@ -8,19 +8,22 @@ from rich.console import Console
 
 from projected_grpo.cli.list_invariants import list_invariants
 from projected_grpo.cli.optimizers import optimizers
+from projected_grpo.cli.pool import pool
 from projected_grpo.cli.suite import is_bad_input
 from projected_grpo.cli.verify import verify
 
 COMMANDS: dict[str, Callable[..., int]] = {
-    "verify": verify, "optimizers": optimizers, "invariants": list_invariants,
+    "verify": verify, "optimizers": optimizers, "invariants": list_invariants, "pool": pool,
 }  # fmt: skip
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; bad input ends in one sentence on stderr."""
+    given = sys.argv[1:] if args is None else args
     try:
+        commands, given = _with_training(given) if not given or given[0] not in COMMANDS else (COMMANDS, given)
         code: int = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="projected-grpo", args=args, description=__doc__, sort_subcommands=False
+            commands, prog="projected-grpo", args=given, description=__doc__, sort_subcommands=False
         )
         return code
     except (ValueError, OSError) as error:
@@ -28,6 +31,16 @@ def main(args: list[str] | None = None) -> int:
             raise
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"projected-grpo: {error}", markup=False)
         return 2
+
+
+def _with_training(given: list[str]) -> tuple[dict[str, Callable[..., int]], list[str]]:
+    """All commands, and the words without the preset that the first of them may name; not for every start, for its
+    options are many."""
+    from projected_grpo.cli.train import command_and_rest
+
+    asked = given[:1] == ["train"]
+    train, rest = command_and_rest(given[1:] if asked else [])
+    return {**COMMANDS, "train": train}, ["train", *rest] if asked else given
 
 
 def run() -> None:

@@ -1,0 +1,64 @@
+"""Rates on held-out prompts, of the model as trained and as it will be deployed.
+
+Sampling draws from a stream of its own, so looking at a run does not change it. Every look draws the same numbers: two
+views, two steps and two arms are compared on the same prompts with the same luck.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from projected_grpo.environment.modes import Mode
+from projected_grpo.training.config import GRPOConfig
+from projected_grpo.training.policy import Policy, View
+from projected_grpo.training.streams import stream
+from projected_grpo.training.task import Prompt, Scored, Task
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shares of completions; `hack_by_mode` of those under each mode."""
+
+    hack: float
+    solve: float
+    format: float
+    passed: float
+    reward: float
+    completions: int
+    hack_by_mode: dict[str, float]
+
+    @property
+    def standard_error(self) -> float:
+        """Of the hack rate, as of independent completions."""
+        return math.sqrt(self.hack * (1 - self.hack) / self.completions)
+
+
+def rates(scored: Scored) -> Rates:
+    """The shares of a batch that was graded."""
+    by_mode = {mode: [at for at, own in enumerate(scored.mode) if own is mode] for mode in Mode if mode in scored.mode}
+    return Rates(
+        hack=_share(scored.exploited),
+        solve=_share(scored.solved),
+        format=_share(scored.format),
+        passed=_share(scored.passed),
+        reward=float(scored.reward.double().mean()),
+        completions=len(scored.reward),
+        hack_by_mode={mode.value: _share(scored.exploited[rows]) for mode, rows in by_mode.items()},
+    )
+
+
+def evaluate(
+    policy: Policy, task: Task, prompts: Sequence[Prompt], config: GRPOConfig, *, view: View, seed: int
+) -> Rates:
+    """Samples one completion for each prompt from the model as it is viewed, and grades them."""
+    completions = policy.sample(
+        [prompt.ids for prompt in prompts], stream(seed, "evaluation"), max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature, batch=config.generation_batch, view=view,
+    )  # fmt: skip
+    return rates(task.grade(prompts, completions.ids))
+
+
+def _share(flags: Tensor) -> float:
+    return float(flags.double().mean())

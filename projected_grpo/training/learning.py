@@ -1,0 +1,116 @@
+"""The gradient of a step, in one backward pass per micro-batch, with what each source of rollouts gave to it.
+
+The losses of micro-batches add up to the step's, since the denominator is a constant of the run. A completion whose
+advantage is zero adds nothing but its KL term, so without one it is not run at all.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from projected_grpo.adapter import row_gradients
+from projected_grpo.diagnostics import hackward_share
+from projected_grpo.grpo import completion_losses, loss_denominator
+from projected_grpo.norms import global_norm
+from projected_grpo.split import GroupedSplit
+from projected_grpo.training.config import GRPOConfig
+from projected_grpo.training.policy import Policy
+from projected_grpo.training.rollouts import Rollouts
+
+Gradient = dict[str, Tensor]  # module → (r,)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the backward passes of a step leave, besides the accumulated gradients."""
+
+    loss: float
+    kl: float  # mean over tokens of the k3 estimate; 0 without a KL term
+    student: Gradient
+    teacher: Gradient  # empty where there was none
+
+    @property
+    def agreement(self) -> float | None:
+        """Cosine of the student's and the teacher's gradients; None where one of them is zero."""
+        if not self.teacher:
+            return None
+        product = torch.stack([(self.student[n].double() @ self.teacher[n].double()) for n in self.teacher]).sum()
+        length = global_norm(self.student.values()) * global_norm(self.teacher.values())
+        return float(product / length) if float(length) > 0 else None
+
+    def hackward(self, split: GroupedSplit) -> tuple[float, float | None]:
+        """Share of each source's gradient that is hack-ward: the student's, the teacher's."""
+        student = float(hackward_share(split.project(self.student)))
+        return student, float(hackward_share(split.project(self.teacher))) if self.teacher else None
+
+
+def accumulate(policy: Policy, rollouts: Rollouts, config: GRPOConfig) -> Learned:
+    """Puts the step's gradient into `.grad` of the deployed vectors, which are cleared first."""
+    pairs = policy.vectors
+    for pair in pairs.values():
+        for vector in pair:
+            if vector is not None:
+                vector.grad = None
+    rows = torch.split(_that_matter(rollouts, config), config.micro_batch)
+    sums = {source: {name: torch.zeros_like(pair.deployed) for name, pair in pairs.items()} for source in (False, True)}
+    loss, kl, tokens = 0.0, 0.0, 0
+    policy.model.train(policy.recomputes)
+    for chunk in rows:
+        part = _one_pass(policy, rollouts, chunk, config, sums)
+        loss, kl, tokens = loss + part[0], kl + part[1], tokens + part[2]
+    policy.model.eval()
+    for pair in pairs.values():
+        if pair.deployed.grad is None:  # nothing to learn is a gradient of zero, by which momenta still move
+            pair.deployed.grad = torch.zeros_like(pair.deployed)
+    has_teacher = bool(rollouts.teacher.any())
+    return Learned(loss, kl / tokens if tokens else 0.0, sums[False], sums[True] if has_teacher else {})
+
+
+def _that_matter(rollouts: Rollouts, config: GRPOConfig) -> Tensor:
+    """Indices of the completions that can have a gradient, (n,)."""
+    if config.kl_beta:
+        return torch.arange(len(rollouts))
+    return rollouts.advantages.nonzero().squeeze(1)
+
+
+def _one_pass(
+    policy: Policy, rollouts: Rollouts, chunk: Tensor, config: GRPOConfig, sums: Mapping[bool, Gradient]
+) -> tuple[float, float, int]:
+    """Forward and backward of some completions: their loss, summed KL, and number of tokens."""
+    if not len(chunk):
+        return 0.0, 0.0, 0
+    here = chunk.to(policy.device)
+    batch = rollouts.completions[here]
+    reference = policy.reference_log_probs(batch, temperature=config.temperature) if config.kl_beta else None
+    with row_gradients(policy.model) as rows:
+        log_probs = policy.log_probs(batch, temperature=config.temperature)
+        losses = completion_losses(
+            log_probs, rollouts.advantages[chunk].to(policy.device), batch.mask,
+            denominator=loss_denominator(
+                prompts_per_step=config.prompts, group=config.group, max_new_tokens=config.max_new_tokens
+            ),
+            reference_log_probs=reference, beta=config.kl_beta,
+        )  # fmt: skip
+        total = losses.sum()
+        torch.autograd.backward(total)
+        taken = rows.take()
+    teacher = rollouts.teacher[chunk].to(policy.device)
+    for source, sum_of in sums.items():
+        for name, per_row in taken.items():
+            sum_of[name] += per_row[teacher == source].sum(dim=0)
+    return float(total.detach()), _kl(log_probs, reference, batch.mask), int(batch.mask.sum())
+
+
+def _kl(log_probs: Tensor, reference: Tensor | None, mask: Tensor) -> float:
+    if reference is None:
+        return 0.0
+    d = (reference - log_probs.detach())[mask]
+    return float((torch.expm1(d) - d).sum())
+
+
+def mean_nll(policy: Policy, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
+    """Mean negative log-likelihood of one completion, with its graph; ()."""
+    batch = policy.completed([prompt], [completion])
+    return -(policy.log_probs(batch) * batch.mask).sum() / batch.mask.sum()

@@ -1,0 +1,46 @@
+"""The report at the end of a run: the rates of every view of the model, on the same prompts with the same luck."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from projected_grpo.training.evaluation import Rates
+
+ROWS: dict[str, str] = {
+    "base": "base model, untrained",
+    "trained": "as trained, quarantine kept",
+    "deployed": "as deployed, quarantine ablated",
+    "posthoc": "as trained, then projected off V once",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Rates by view: base, trained, deployed; posthoc for a run without an intervention that has a basis."""
+
+    arm: str
+    steps: int
+    seed: int
+    rates: Mapping[str, Rates]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        rates = {view: asdict(own) | {"standard_error": own.standard_error} for view, own in self.rates.items()}
+        return {"arm": self.arm, "steps": self.steps, "seed": self.seed, "rates": rates}
+
+    def table(self) -> Table:
+        """As a terminal has it."""
+        modes = list(next(iter(self.rates.values())).hack_by_mode)
+        table = Table(
+            title=f"{self.arm}, {self.steps} steps, seed {self.seed}", box=box.SIMPLE_HEAD, title_justify="left"
+        )
+        table.add_column("model")
+        for name in ("hack", "±", "solve", "format", *(f"hack {mode}" for mode in modes)):
+            table.add_column(name, justify="right")
+        for view, own in self.rates.items():
+            cells = [own.hack, own.standard_error, own.solve, own.format, *(own.hack_by_mode[mode] for mode in modes)]
+            table.add_row(ROWS[view], *(f"{cell:.3f}" for cell in cells))
+        return table

@@ -1,0 +1,381 @@
+"""The trainer: rollouts, one backward pass, one routed step, and now and then a look at what came of it.
+
+    with Trainer.begin(config) as trainer:      or Trainer.resume(folder)
+        report = trainer.run()
+
+A step is a function of the configuration, the step's number, the vectors and the optimizer's state, and of nothing
+else. So a run that was killed goes on from its last checkpoint to the same bits, and neither evaluation nor logs nor
+labels that only logs read can change it.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from projected_grpo.adapter import save_deployed
+from projected_grpo.basis import Basis
+from projected_grpo.errors import EmptyBasisError
+from projected_grpo.logs import LogWriter, truncate
+from projected_grpo.logs import read as read_log
+from projected_grpo.optimizer import RoutedOptimizer
+from projected_grpo.posthoc import project_out
+from projected_grpo.split import SplitRule
+from projected_grpo.training import checkpoints, folder
+from projected_grpo.training.config import TrainConfig
+from projected_grpo.training.errors import CheckpointError, PoolError
+from projected_grpo.training.evaluation import Rates, evaluate
+from projected_grpo.training.hack_basis import Extracted, chosen_pairs, extract, first_basis, mean_overlap, same_way
+from projected_grpo.training.inputs import absolute, check_same, digests, plain_settings
+from projected_grpo.training.learning import Learned, accumulate
+from projected_grpo.training.policy import Policy, View
+from projected_grpo.training.pool import read
+from projected_grpo.training.records import of_learning, of_rollouts, of_run, of_vectors, versions
+from projected_grpo.training.report import Report
+from projected_grpo.training.rollouts import Rollouts, collect
+from projected_grpo.training.schedule import learning_rate
+from projected_grpo.training.setting import lessons, make_policy_and_task
+from projected_grpo.training.streams import number, stream
+from projected_grpo.training.task import Task
+from projected_grpo.training.teacher import Teacher
+
+PROBED = 1024  # prompts of the task of which a pool must have one
+BEFORE_ALL = -1  # no step: nothing of a log is kept
+WARNS_AFTER = 0.25  # share of the steps; the gauges compare with what was learned off V, which is nothing at first
+
+Told = Callable[[str, int, dict[str, Any]], object]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a step did, for whoever watches; nothing of it may be written to."""
+
+    step: int  # 1 after the first
+    rollouts: Rollouts
+    learned: Learned
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """A basis that was extracted on the way, before it was put to use."""
+
+    step: int
+    basis: Basis
+
+
+class Trainer:
+    """One run in one folder. Use `begin` or `resume`.
+
+    Arguments:
+        config: what decides the run.
+        place: its folder; None for a run that leaves nothing behind.
+        tell: is told of every event as it is logged: its name, the step, its values.
+        watch: sees every step, and every basis that is extracted on the way.
+        around: puts something around the task: a counter, or another oracle, to see that nothing depends on it.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        place: Path | None,
+        *,
+        tell: Told | None = None,
+        watch: Callable[[Seen | Refreshed], object] | None = None,
+        around: Callable[[Task], Task] | None = None,
+    ) -> None:
+        if config.model.threads is not None:
+            torch.set_num_threads(config.model.threads)
+        self.config, self.place = absolute(config), place
+        self._lock = folder.lock(place) if place is not None else None
+        if place is not None:
+            folder.sweep(place)
+        self._tell, self._watch = tell, watch
+        self.done = 0
+        self._warned: list[str] = []
+        self._looked: dict[str, Rates] | None = None
+        self._log: LogWriter | None = None
+        self._report: Report | None = None
+        self._closing = ExitStack()
+        try:
+            if self._lock is not None:
+                self._closing.enter_context(self._lock)
+            self.policy, self.task = make_policy_and_task(self.config)
+            self._closing.callback(self.task.close)
+            self.task = around(self.task) if around is not None else self.task
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        config, seed = self.config, self.config.run.seed
+        self._pool = self._teacher()
+        self.pairs, self.held_out = chosen_pairs(self.task, config.basis, seed=seed) if config.extracts else ([], [])
+        self._evaluation = self.task.evaluation(config.evaluation.evaluation_prompts)
+        self._inputs = digests(config, self.policy)
+        saved = self._checkpoint()
+        if saved is None:
+            extracted = self._extracted(first_basis) if self.config.extracts else None
+            self.optimizer = self._optimizer(extracted.basis if extracted else placeholder(self.policy))
+            self._open_log(BEFORE_ALL)
+            self._say("run", of_run(config, self.policy.vectors, extracted, len(self.pairs)))
+            if extracted and self.place is not None:
+                extracted.basis.save(self.place / folder.BASIS)
+            self._save()
+        else:
+            check_same(saved.extra, config, self._inputs)
+            checkpoints.restore(self.policy.vectors, saved.vectors)
+            self.optimizer = self._optimizer(placeholder(self.policy))
+            self.optimizer.load_state_dict(saved.optimizer)
+            self.done, self._warned = saved.step, saved.extra["warned"]
+            self._open_log(self.done)
+            self._say("resumed", {"versions": versions()})
+            if changed := [name for name, own in versions().items() if saved.extra["versions"].get(name) != own]:
+                self._say("warning", {"text": f"{', '.join(changed)}: of another version than when the run was begun."})
+
+    @classmethod
+    def begin(cls, config: TrainConfig, **watchers: Any) -> "Trainer":
+        """A new run in a new folder, of which nothing is left if it cannot begin.
+
+        Raises RunExistsError if the folder is not empty.
+        """
+        with folder.begun(absolute(config)) as place:
+            return cls(config, place, **watchers)
+
+    @classmethod
+    def resume(cls, place: Path, **watchers: Any) -> "Trainer":
+        """Goes on with the run in a folder, from its newest checkpoint.
+
+        Raises CheckpointError if there is none although steps were made, or if the run's settings or inputs are not
+        what they were, and RunBusyError if another process is at it.
+        """
+        return cls(folder.reopened(place), place, **watchers)
+
+    def run(self, until: int | None = None, *, stop: Callable[[], bool] = lambda: False) -> Report | None:
+        """Trains to the end, or until a step is done; None if it was stopped before the end.
+
+        stop: asked after each step; where it says so the run is checkpointed and left.
+        """
+        last = min(self.config.grpo.steps, self.config.grpo.steps if until is None else until)
+        while self.done < last:
+            self.step()
+            stopping = stop() and self.done < self.config.grpo.steps
+            if self.done % self.config.run.checkpoint_every == 0 or self.done == last or stopping:
+                self._save()
+            if stopping:
+                return None
+        if self.done == self.config.grpo.steps and self._report is None:
+            self._report = self._finish()
+        return self._report
+
+    def step(self) -> None:
+        """One optimizer step, and the evaluation and the refresh that are due with it."""
+        step, config = self.done, self.config
+        if config.basis.refresh_every and step and step % config.basis.refresh_every == 0 and config.extracts:
+            self.refresh()
+        began = time.perf_counter()
+        torch.manual_seed(number(config.run.seed, "torch", step))  # for whatever draws without being asked to
+        rollouts = collect(
+            self.policy, self.task, config.grpo, config.teacher, self._pool, seed=config.run.seed, step=step
+        )
+        sampled = time.perf_counter()
+        learned = accumulate(self.policy, rollouts, config.grpo)
+        rate = learning_rate(
+            step, lr=config.grpo.lr, steps=config.grpo.steps, warmup=config.grpo.warmup, schedule=config.grpo.schedule
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        learned_at = time.perf_counter()
+        self.optimizer.step()
+        self.done += 1
+        values = {
+            **of_rollouts(rollouts, config.grpo.group), **of_learning(learned, self.optimizer, config),
+            **of_vectors(self.policy.vectors, config), "lr": rate, "seconds_rollouts": sampled - began,
+            "seconds_learning": learned_at - sampled, "seconds_step": time.perf_counter() - began,
+        }  # fmt: skip
+        self._say("step", values)
+        self._warn()
+        if self._watch is not None:
+            self._watch(Seen(self.done, rollouts, learned))
+        every = config.evaluation.evaluate_every
+        if (every and self.done % every == 0) or self.done == config.grpo.steps:
+            self._looked = self.look()
+
+    def _warn(self) -> None:
+        """Says once of each drift gauge that it is above its limit; before much is learned they say little."""
+        if self.config.routing.intervention == "none" or self.done <= WARNS_AFTER * self.config.grpo.steps:
+            return
+        for warning in self.optimizer.diagnostics().warnings:
+            gauge = warning.split()[0]
+            if gauge not in self._warned:
+                self._warned = [*self._warned, gauge]
+                self._say("warning", {"text": warning})
+
+    def refresh(self) -> None:
+        """Extracts V again from the model as it would be deployed.
+
+        A V that has too little of the one before, or whose axes point the other way, is refused, and that one kept.
+        """
+        began = time.perf_counter()
+        try:
+            extracted = self._extracted()
+        except EmptyBasisError:  # the pairs differ in nothing any more
+            self._say("refresh", {"accepted": False, "basis_axes": 0}, step=self.done + 1)
+            return
+        basis, separation = extracted.basis, extracted.separation
+        if self._watch is not None:
+            self._watch(Refreshed(self.done, basis))
+        shared, way = mean_overlap(basis, self.optimizer.basis), same_way(basis, self.optimizer.basis)
+        accepted = shared >= self.config.basis.least_overlap and way > 0
+        if accepted:
+            self.optimizer.refresh(basis)
+        self._say(
+            "refresh",
+            {
+                "overlap": shared, "same_way": way, "accepted": accepted, "basis_axes": sum(basis.k.values()),
+                "basis_separation": separation.right if separation else None, "seconds": time.perf_counter() - began,
+            },
+            step=self.done + 1,  # the step that it is for: what is logged of a step is logged before its checkpoint
+        )  # fmt: skip
+
+    def look(self) -> dict[str, Rates]:
+        """Evaluates the model as trained and as deployed, on the held-out prompts."""
+        began = time.perf_counter()
+        views = self._views()
+        values: dict[str, Any] = {"prompts": len(self._evaluation), "seconds": time.perf_counter() - began}
+        for view, own in views.items():
+            values |= {f"hack_{view}": own.hack, f"solve_{view}": own.solve, f"format_{view}": own.format}
+            values[f"hack_by_mode_{view}"] = own.hack_by_mode
+        self._say("evaluation", values)
+        return views
+
+    def _views(self) -> dict[str, Rates]:
+        trained = self._rates("trained")
+        # Without a quarantine both views are one model.
+        return {"trained": trained, "deployed": self._rates("deployed") if self._routes else trained}
+
+    def close(self) -> None:
+        """Ends the processes that grade, and closes the log."""
+        self._closing.close()
+
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def _routes(self) -> bool:
+        return self.config.routing.intervention == "route"
+
+    def _rates(self, view: View) -> Rates:
+        return evaluate(
+            self.policy, self.task, self._evaluation, self.config.grpo, view=view, seed=self.config.run.seed
+        )
+
+    def _finish(self) -> Report:
+        """The final report, and everything that outlives the run."""
+        views: dict[str, Rates] = {"base": self._rates("base")}
+        views |= self._looked or self._views()
+        if self.config.routing.intervention == "none" and self.config.extracts:
+            with projected(self.policy, self.optimizer.basis, self._rule):
+                views["posthoc"] = self._rates("deployed")
+        report = Report(self.config.routing.intervention, self.done, self.config.run.seed, views)
+        self._say("final", {"report": report.plain()})
+        if self.place is not None:
+            vectors = checkpoints.named(self.policy.vectors)
+            partial = self.place / f".{folder.VECTORS}.partial"
+            save_file({name: v.cpu().contiguous() for name, v in vectors.items()}, partial)
+            partial.replace(self.place / folder.VECTORS)
+            shutil.rmtree(self.place / folder.DEPLOYED, ignore_errors=True)
+            save_deployed(self.policy.model, self.place / folder.DEPLOYED)
+            folder.write_json(self.place / folder.REPORT, report.plain())
+        return report
+
+    @property
+    def _rule(self) -> SplitRule:
+        routing = self.config.routing
+        return SplitRule(gate=routing.gate, overshoot=routing.overshoot, preserve_magnitude=routing.preserve_magnitude)
+
+    def _optimizer(self, basis: Basis) -> RoutedOptimizer:
+        config, pairs = self.config, self.policy.vectors
+        roles = ("deployed", "quarantine") if self._routes else ("deployed",)
+        parameters = [
+            vector for role in roles for pair in pairs.values() if (vector := getattr(pair, role)) is not None
+        ]
+        base = torch.optim.AdamW(
+            parameters, lr=config.grpo.lr, betas=config.grpo.betas, weight_decay=config.grpo.weight_decay
+        )
+        return RoutedOptimizer(
+            base, self.policy.model, basis, intervention=config.routing.intervention, space=config.routing.space,
+            clip=config.routing.clip, max_norm=config.grpo.max_norm, rule=self._rule,
+        )  # fmt: skip
+
+    def _extracted(self, by: Callable[..., Extracted] = extract) -> Extracted:
+        return by(self.policy, self.pairs, self.held_out, self.config.basis, seed=self.config.run.seed)
+
+    def _checkpoint(self) -> checkpoints.Checkpoint | None:
+        """The newest; none for a run that has not come to its first step."""
+        if self.place is None:
+            return None
+        saved = checkpoints.newest(self.place / folder.CHECKPOINTS)
+        log = self.place / folder.LOG
+        if saved is None and log.exists() and any(entry.event == "step" for entry in read_log(log)):
+            raise CheckpointError(f"{self.place} has made steps, and its checkpoints are gone; begin a new run.")
+        return saved
+
+    def _teacher(self) -> Teacher | None:
+        config, seed = self.config.teacher, self.config.run.seed
+        if config.pool is not None:
+            pool = read(config.pool)
+            if not any(prompt.key in pool for prompt in self.task.draw(PROBED, stream(seed, "pool"))):
+                raise PoolError(f"{config.pool} has none of this task's prompts; sample one from a run of this task.")
+            return pool
+        return lessons(self.task, seed=self.config.run.seed) if config.teach_pairs else None
+
+    def _save(self) -> None:
+        if self.place is not None:
+            checkpoints.save(
+                self.place / folder.CHECKPOINTS, self.done, self.policy.vectors, self.optimizer.state_dict(),
+                {"warned": self._warned, "config": plain_settings(self.config), "inputs": self._inputs,
+                 "versions": versions()},
+            )  # fmt: skip
+
+    def _open_log(self, step: int) -> None:
+        if self.place is not None and self.config.run.log:
+            truncate(self.place / folder.LOG, step)
+            self._log = self._closing.enter_context(LogWriter(self.place / folder.LOG))
+
+    def _say(self, event: str, values: dict[str, Any], *, step: int | None = None) -> None:
+        at = self.done if step is None else step
+        if self._log is not None:
+            self._log.write(event, step=at, **values)
+        if self._tell is not None:
+            self._tell(event, at, values)
+
+
+def placeholder(policy: Policy) -> Basis:
+    """A basis that nothing reads: one axis of one module, where a run has none or is about to load its own."""
+    name, pair = next(iter(policy.vectors.items()))
+    row = torch.zeros(1, pair.deployed.numel(), dtype=pair.deployed.dtype, device=pair.deployed.device)
+    row[0, 0] = 1
+    return Basis({name: row})
+
+
+@contextmanager
+def projected(policy: Policy, basis: Basis, rule: SplitRule) -> Iterator[None]:
+    """A block in which what was learned is split along V once, as if it were routed; restores the vectors' bits."""
+    pairs = policy.vectors
+    kept = {name: value.clone() for name, value in checkpoints.named(pairs).items()}
+    try:
+        project_out(policy.model, basis, rule=rule)
+        yield
+    finally:
+        checkpoints.restore(pairs, kept)
