@@ -124,6 +124,18 @@ IMPLIES: Mapping[str, Mapping[str, str]] = {
     "grpo.prompt_tokens": {"grpo.on_policy_gradient": OTHER_LOSS},
     "grpo.padding_tokens": {"grpo.on_policy_gradient": OTHER_LOSS},
     "grpo.end_token": {"grpo.on_policy_gradient": OTHER_LOSS},
+    "training.reproducible": dict.fromkeys(
+        (
+            "training.oracle_blind",
+            "training.evaluation_neutral",
+            "training.logging_neutral",
+            "training.measuring_neutral",
+            "training.resumes",
+        ),
+        NEVER_TWICE,
+    ),
+    "training.zero_variance": {"training.step_gradient": "what is no number is not the gradient that is due"},
+    "grading.none_has_no_flaw": {"grading.diagonal": "a flaw that fires under none fires under two modes"},
     "extraction.orthonormal": {"extraction.isolation": OTHER_AXES},
     "extraction.span": {"extraction.isolation": OTHER_AXES},
     "extraction.orientation": {"extraction.isolation": OTHER_AXES},

@@ -22,6 +22,8 @@ from invariants.contracts import (
     Capability,
     ExtractionFunction,
     ExtractionSetting,
+    GradeFunction,
+    GradeSetting,
     GRPOLoss,
     GRPOSetting,
     Setting,
@@ -29,6 +31,8 @@ from invariants.contracts import (
     SplitSetting,
     StepFactory,
     StepSetting,
+    TrainFunction,
+    TrainSetting,
 )
 from invariants.errors import SubjectContractError
 
@@ -66,6 +70,8 @@ class Subject:
     adapter: AdapterFactory | Mapping[AdapterSetting, AdapterFactory] | None = None
     grpo: GRPOLoss | Mapping[GRPOSetting, GRPOLoss] | None = None
     extraction: ExtractionFunction | Mapping[ExtractionSetting, ExtractionFunction] | None = None
+    train: TrainFunction | Mapping[TrainSetting, TrainFunction] | None = None
+    grade: GradeFunction | Mapping[GradeSetting, GradeFunction] | None = None
     dtype: torch.dtype = torch.float64
     claims: Collection[str] | None = None
 

@@ -29,6 +29,9 @@ def tape() -> Tape:
     )
 
 
+WITHOUT_DTYPE = ("training.", "grading.")
+
+
 @functools.cache
 def result_of(fault, dtype=torch.float64) -> Result:
     subject = replace(fault.subject(), dtype=dtype)
@@ -58,6 +61,8 @@ def test_in_bfloat16_everything_is_measured_and_what_no_bound_can_judge_is_said_
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @each_fault
 def test_a_fault_is_caught_by_its_invariant(fault, dtype):
+    if dtype is not torch.float64 and fault.caught_by.startswith(WITHOUT_DTYPE):
+        pytest.skip("whole runs and graders are handed no tensors of the suite's, so they have one dtype")
     worst = result_of(fault, dtype).worst
     assert worst.verdict is Verdict.VIOLATED, worst.reason
     assert worst.measured.margin > 1

@@ -15,13 +15,21 @@ from invariants import (
     AdapterSetting,
     ContrastiveProblem,
     ExtractionSetting,
+    FirstStep,
+    Graded,
+    GradeRequest,
+    GradeSetting,
     GRPOBatch,
     GRPOSetting,
+    Refresh,
     SplitSetting,
     Stepped,
     Stepper,
     StepSetting,
     Subject,
+    TrainRequest,
+    TrainResult,
+    TrainSetting,
     Verdict,
     all_invariants,
     load_subject,
@@ -48,11 +56,15 @@ SILENT = {  # what an example of a capability leaves unsaid, by the theory or si
         "optimizer.drift_gauge",
     },
     "my_adapter": set(), "my_loss": set(), "my_extraction": set(),
+    "my_training": {"training.two_grades", "training.refresh_ablates"},
+    "my_grader": {"grading.diagonal", "grading.independent"},
 }  # fmt: skip
 HANDED_IN = {
     "The subject": (Subject,), "split": (SplitSetting,), "routed_step": (Stepped, Stepper, StepSetting, SplitRule),
     "adapter": (AdaptedLinear, AdapterSetting), "grpo": (GRPOBatch, GRPO, GRPOSetting),
     "extraction": (ContrastiveProblem, ExtractionSetting), "A tape of your own": (Tape,),
+    "train": (TrainRequest, TrainResult, FirstStep, Refresh, TrainSetting),
+    "grade": (GradeRequest, Graded, GradeSetting),
 }  # fmt: skip
 
 
@@ -103,7 +115,14 @@ def test_every_logged_name_is_explained():
 
 @pytest.mark.parametrize(
     ("section", "kind"),
-    [("split", SplitSetting), ("routed_step", StepSetting), ("grpo", GRPOSetting), ("extraction", ExtractionSetting)],
+    [
+        ("split", SplitSetting),
+        ("routed_step", StepSetting),
+        ("grpo", GRPOSetting),
+        ("extraction", ExtractionSetting),
+        ("train", TrainSetting),
+        ("grade", GradeSetting),
+    ],
 )
 def test_the_defaults_are_those_of_the_settings(section, kind):
     for field in fields(kind):
@@ -126,10 +145,10 @@ def test_the_labels_are_what_settings_are_called(examples):
         SplitSetting(), SplitSetting(gate="no_gate", overshoot=1.5), *examples("my_settings").routed_step,
         StepSetting(optimizer="RAdam", space="update", clip=None), AdapterSetting(), GRPOSetting(),
         GRPOSetting(beta=0.04), GRPOSetting(clip_epsilon=None), ExtractionSetting(),
-        ExtractionSetting(floors=(), tie=None),
+        ExtractionSetting(floors=(), tie=None), TrainSetting(), GradeSetting(),
     ]  # fmt: skip
     named = set(labels(settings).values())
-    capabilities = {"split", "routed_step", "adapter", "grpo", "extraction"}
+    capabilities = {"split", "routed_step", "adapter", "grpo", "extraction", "train", "grade", "label"}
     assert shown - capabilities - {"one_sided"} <= named
     assert '"ID @ gradient / clip before / AdamW" REASON' in DOCUMENT
     assert "gradient / clip before / AdamW" in named

@@ -13,14 +13,16 @@ from invariants.cases.adapter import AdapterCase, linears
 from invariants.cases.drawn import PROFILES, Profile, drawn
 from invariants.cases.draws import orthonormal_rows
 from invariants.cases.extraction import ExtractionCase, contrasts
+from invariants.cases.grade import GradeCase, programs
 from invariants.cases.grpo import GRPOCase, groups
 from invariants.cases.routed_step import StepCase, steps_of, synthetic_steps
 from invariants.cases.split import SplitCase, adversarial_splits, splits_of
+from invariants.cases.train import TrainCase, runs
 from invariants.errors import SuiteError, UnusableTapeError
 from invariants.strategies import adapter_cases, split_cases, step_cases
 from reference import Tape
 
-Case = SplitCase | StepCase | AdapterCase | GRPOCase | ExtractionCase
+Case = SplitCase | StepCase | AdapterCase | GRPOCase | ExtractionCase | TrainCase | GradeCase
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,6 +34,8 @@ class Cases:
     adapter: tuple[AdapterCase, ...]
     grpo: tuple[GRPOCase, ...]
     extraction: tuple[ExtractionCase, ...]
+    train: tuple[TrainCase, ...]
+    grade: tuple[GradeCase, ...]
     seed: int
 
 
@@ -59,6 +63,8 @@ def build_cases(tape: Tape, seed: int, profile: Profile = "ci") -> Cases:
         adapter=(*linears(seed), *drawn(adapter_cases(), extent.adapter, seed)),
         grpo=tuple(groups(seed)),
         extraction=tuple(contrasts(seed)),
+        train=tuple(runs(seed)),
+        grade=tuple(programs()),
         seed=seed,
     )  # fmt: skip
 
@@ -95,9 +101,11 @@ __all__ = [
     "Cases",
     "ExtractionCase",
     "GRPOCase",
+    "GradeCase",
     "Profile",
     "SplitCase",
     "StepCase",
+    "TrainCase",
     "build_cases",
     "check_tape",
     "orthonormal_rows",

@@ -5,16 +5,20 @@ from typing import Literal
 from invariants.contracts.adapter import AdaptedLinear, AdapterFactory, AdapterSetting
 from invariants.contracts.claims import Claims
 from invariants.contracts.extraction import ContrastiveProblem, ExtractionFunction, ExtractionSetting, Floor
+from invariants.contracts.grade import Graded, GradeFunction, GradeRequest, GradeSetting, Mode
 from invariants.contracts.grpo import GRPO, GRPOBatch, GRPOLoss, GRPOSetting
 from invariants.contracts.routed_step import LOGGED, StepFactory, StepFunction, Stepped, Stepper, StepSetting
 from invariants.contracts.split import SplitFunction, SplitSetting, label_of
+from invariants.contracts.train import FirstStep, Refresh, TrainFunction, TrainRequest, TrainResult, TrainSetting
 
-Capability = Literal["split", "routed_step", "adapter", "grpo", "extraction"]
-Setting = SplitSetting | StepSetting | AdapterSetting | GRPOSetting | ExtractionSetting
+Capability = Literal["split", "routed_step", "adapter", "grpo", "extraction", "train", "grade"]
+Setting = (
+    SplitSetting | StepSetting | AdapterSetting | GRPOSetting | ExtractionSetting | TrainSetting | GradeSetting
+)  # fmt: skip
 
 SETTINGS: dict[Capability, type[Setting]] = {
     "split": SplitSetting, "routed_step": StepSetting, "adapter": AdapterSetting,
-    "grpo": GRPOSetting, "extraction": ExtractionSetting,
+    "grpo": GRPOSetting, "extraction": ExtractionSetting, "train": TrainSetting, "grade": GradeSetting,
 }  # fmt: skip
 """The kind of setting that each capability has; made without arguments, it is the default."""
 
@@ -30,10 +34,17 @@ __all__ = [
     "ContrastiveProblem",
     "ExtractionFunction",
     "ExtractionSetting",
+    "FirstStep",
     "Floor",
     "GRPOBatch",
     "GRPOLoss",
     "GRPOSetting",
+    "GradeFunction",
+    "GradeRequest",
+    "GradeSetting",
+    "Graded",
+    "Mode",
+    "Refresh",
     "Setting",
     "SplitFunction",
     "SplitSetting",
@@ -42,5 +53,9 @@ __all__ = [
     "StepSetting",
     "Stepped",
     "Stepper",
+    "TrainFunction",
+    "TrainRequest",
+    "TrainResult",
+    "TrainSetting",
     "label_of",
 ]

@@ -15,6 +15,9 @@ from invariants.families import (
     grpo,
     grpo_tokens,
     extraction,
+    training,
+    training_step,
+    grading,
 )
 
 __all__ = [
@@ -25,10 +28,13 @@ __all__ = [
     "cos_pre",
     "drift",
     "extraction",
+    "grading",
     "grpo",
     "grpo_tokens",
     "optimizer",
     "refresh",
     "split",
     "split_edges",
+    "training",
+    "training_step",
 ]

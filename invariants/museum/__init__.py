@@ -4,7 +4,20 @@ Every invariant has a fault here that it must catch, and so has every property o
 something that is named for it.
 """
 
-from invariants.museum import adapter, extraction, grpo, optimizer, optimizer_routed, routed_step, spaces, split
+from invariants.museum import (
+    adapter,
+    extraction,
+    grader,
+    grading,
+    grpo,
+    optimizer,
+    optimizer_routed,
+    routed_step,
+    spaces,
+    split,
+    trainer,
+    training,
+)
 from invariants.museum.exemplars import EXEMPLARS, OptimizerFault
 from invariants.museum.fault import FAULTS, Fault
 from invariants.museum.self_test import SelfTest, selftest
@@ -13,7 +26,7 @@ from invariants.subject import Subject
 
 CORRECT = Subject(
     name="correct", split=split.CORRECT, routed_step={**routed_step.CORRECT, **spaces.CORRECT}, adapter=adapter.CORRECT,
-    grpo=grpo.CORRECT, extraction=extraction.CORRECT,
+    grpo=grpo.CORRECT, extraction=extraction.CORRECT, train=trainer.CORRECT, grade=grader.CORRECT,
 )  # fmt: skip
 """The subject that faults are one change away from; it must trip nothing."""
 
@@ -25,7 +38,9 @@ __all__ = [
     "OptimizerFault",
     "SelfTest",
     "SubjectFault",
+    "grading",
     "optimizer",
     "optimizer_routed",
     "selftest",
+    "training",
 ]

@@ -41,6 +41,12 @@ CATALOGUE: dict[int, str] = {
     27: "While a basis is extracted, gradients are cleared for each pair instead of each completion.",
     28: "A basis is refreshed through a live quarantine, and turns away from the hack.",
     29: "Axes are oriented by the sign of a mean, which one outlier among the pairs decides.",
+    30: "Correctness is read from the exit code, and os._exit(0) passes everywhere.",
+    31: "Success is a fixed marker that a submission can print, or a comparison that a subclass of int decides.",
+    32: "The true label of a rollout is used in the reward or in the gate.",
+    33: "A teacher's rollouts are stored with the grade that can be fooled as if it were the true one.",
+    34: "Evaluation draws from the training's random state, and a run that is evaluated is another run.",
+    35: "A resumed run begins its schedule, its order of the data or its second moments anew.",
     41: "The decomposition is computed under autograd, and the frozen basis carries a graph.",
     42: "A matrix that is not contiguous is handed to a format that refuses it.",
     45: "One-sided routing at a constant learning rate: the running model trains well, while the rectified noise "

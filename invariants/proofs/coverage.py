@@ -18,6 +18,22 @@ CONTRACTS = {
     "extraction.isolation": "that no gradient is left over from an earlier backward pass",
     "extraction.ablates_quarantine": "in which state a program evaluates a model",
     "extraction.leaves_no_trace": "what a program leaves behind",
+    "training.reproducible": "that a program gives the same bits twice",
+    "training.oracle_blind": "that a program does not read what it is given to write down",
+    "training.evaluation_neutral": "what an evaluation leaves behind",
+    "training.logging_neutral": "what writing a log leaves behind",
+    "training.measuring_neutral": "what a measurement leaves behind",
+    "training.resumes": "what a checkpoint holds",
+    "training.quarantine_moves_iff_routed": "which arm a program runs",
+    "training.two_grades": "what a program writes down",
+    "training.refresh_ablates": "in which state a program evaluates a model",
+    "grading.clean_never_exploited": "what a program says of programs",
+    "grading.diagonal": "what a program says of programs",
+    "grading.none_has_no_flaw": "what a program says of programs",
+    "grading.exit_code": "what a program says of programs",
+    "grading.attacks_never_solved": "what a program says of programs",
+    "grading.exact_types": "what a program says of programs",
+    "grading.independent": "what a program leaves behind",
 }
 """Invariant id -> why it is no algebraic statement. All others need a proof, which a test asserts."""
 

@@ -42,7 +42,9 @@ def advantage_algebra(advantages: Any = advantages) -> Iterator[Step]:
             yield same(advantages(permuted), sp.Matrix([A[i] for i in order]), f"permutation {order}")
 
 
-@proof("grpo.equal_rewards", theorem="T16", supports=("grpo.zero_variance",), extends=ANY_GROUP)
+@proof(
+    "grpo.equal_rewards", theorem="T16", supports=("grpo.zero_variance", "training.zero_variance"), extends=ANY_GROUP
+)
 def equal_rewards(advantages: Any = advantages) -> Iterator[Step]:
     """A group of equal rewards has advantages 0, and so no policy gradient."""
     for R in groups():
@@ -90,7 +92,8 @@ def surrogate(ratio: Expr, A: Expr, epsilon: Expr = EPSILON) -> Expr:
 
 
 @proof(
-    "grpo.on_policy_gradient", theorem="T16", supports=("grpo.on_policy_gradient", "grpo.clipped_surrogate"),
+    "grpo.on_policy_gradient", theorem="T16",
+    supports=("grpo.on_policy_gradient", "grpo.clipped_surrogate", "training.step_gradient"),
     extends=PER_TOKEN,
 )  # fmt: skip
 def on_policy_gradient(surrogate: Any = surrogate) -> Iterator[Step]:

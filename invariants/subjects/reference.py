@@ -22,6 +22,7 @@ from invariants.contracts import (
 from invariants.hypotheses import cannot_ratchet
 from invariants.registry import all_but
 from invariants.subject import Subject
+from invariants.subjects import reference_training
 from invariants.subjects.reference_grpo import losses
 from reference import (
     SGD,
@@ -220,5 +221,5 @@ def subject() -> Subject:
     """The specification, in every setting that it has."""
     return Subject(
         name="reference", split=split_settings(), routed_step=step_settings(), adapter=adapted_linear, grpo=losses(),
-        extraction=extracted,
+        extraction=extracted, train={reference_training.SETTING: reference_training.train},
     )  # fmt: skip

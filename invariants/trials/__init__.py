@@ -8,16 +8,28 @@ from collections.abc import Callable
 from invariants.contracts import Capability
 from invariants.trials.adapter import AdapterTrial
 from invariants.trials.extraction import ExtractionTrial
+from invariants.trials.grade import GradeTrial
 from invariants.trials.grpo import GRPOTrial
 from invariants.trials.routed_step import StepTrial
 from invariants.trials.split import SplitTrial
+from invariants.trials.train import TrainTrial
 
-Trial = SplitTrial | StepTrial | AdapterTrial | GRPOTrial | ExtractionTrial
+Trial = SplitTrial | StepTrial | AdapterTrial | GRPOTrial | ExtractionTrial | TrainTrial | GradeTrial
 
 # Which kind of trial a capability is tried by: (callable, setting=, case=, dtype=) -> trial.
 TRIALS: dict[Capability, Callable[..., Trial]] = {
     "split": SplitTrial, "routed_step": StepTrial, "adapter": AdapterTrial,
-    "grpo": GRPOTrial, "extraction": ExtractionTrial,
+    "grpo": GRPOTrial, "extraction": ExtractionTrial, "train": TrainTrial, "grade": GradeTrial,
 }  # fmt: skip
 
-__all__ = ["TRIALS", "AdapterTrial", "ExtractionTrial", "GRPOTrial", "SplitTrial", "StepTrial", "Trial"]
+__all__ = [
+    "TRIALS",
+    "AdapterTrial",
+    "ExtractionTrial",
+    "GRPOTrial",
+    "GradeTrial",
+    "SplitTrial",
+    "StepTrial",
+    "TrainTrial",
+    "Trial",
+]

@@ -20,6 +20,7 @@ from invariants import (
     Stepper,
     StepSetting,
     Subject,
+    TrainSetting,
     all_but,
 )
 from projected_grpo.adapter import SVDRoutingConfig, ablate_quarantine, export_deployed, routed_vectors
@@ -27,6 +28,7 @@ from projected_grpo.adapter.layer import Linear
 from projected_grpo.basis import Basis
 from projected_grpo.claims import Guarantee
 from projected_grpo.cli.subject_grpo import losses
+from projected_grpo.cli.subject_training import grade, train
 from projected_grpo.clip import ClipPolicy
 from projected_grpo.extraction import extract_basis
 from projected_grpo.optimizer import RoutedOptimizer
@@ -76,6 +78,8 @@ def subject() -> Subject:
         adapter=adapted_linear,
         grpo=losses(),
         extraction=extracted,
+        train={TrainSetting(teacher=True): train},
+        grade=grade,
     )
 
 
