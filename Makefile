@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup verify test test-long optimizers test-optimizers optimizer-gradients selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
+.PHONY: help setup verify train test test-long test-kills test-experiment bench-grading testbed optimizers test-optimizers optimizer-gradients selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,11 +24,26 @@ verify: setup  ## record a gradient tape from a real run and check every invaria
 	$(BIN)/python -m reference --record build/tapes
 	$(BIN)/projected-grpo verify --tape build/tapes/route.safetensors
 
+train: setup  ## the whole experiment on the tiny testbed, routed, half a minute; runs/tiny-route-seed0
+	$(BIN)/projected-grpo train
+
 test: setup  ## all tests but those that need an extra
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-long: setup  ## the tests that take a minute and more: the whole museum, and the scripts of all its faults
 	$(BIN)/python -m pytest -m long -n 2 --dist loadfile
+
+test-kills: setup  ## runs that are killed at twenty random steps and go on to the same bits, two minutes
+	$(BIN)/python -m pytest -m kills
+
+test-experiment: setup  ## what the testbed shows on three seeds: vanilla hacks, routing and erasing do not, random V is inert
+	$(BIN)/python -m pytest -m experiment
+
+bench-grading: setup  ## programs graded a second, beside one process for each
+	$(BIN)/python benchmarks/grading.py
+
+testbed: setup  ## warm up the testbed's model anew, as it is shipped
+	$(BIN)/python -m projected_grpo.testbed
 
 optimizers: setup  ## measure every optimizer of torch and pytorch_optimizer, some minutes, and write docs/optimizers.md
 	$(BIN)/python -m projected_grpo.cli.optimizers_guide docs
