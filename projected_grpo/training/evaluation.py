@@ -5,12 +5,17 @@ views, two steps and two arms are compared on the same prompts with the same luc
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from projected_grpo.basis import Basis
 from projected_grpo.environment.modes import Mode
+from projected_grpo.posthoc import project_out
+from projected_grpo.split import SplitRule
+from projected_grpo.training import checkpoints
 from projected_grpo.training.config import GRPOConfig
 from projected_grpo.training.policy import Policy, View
 from projected_grpo.training.streams import stream
@@ -58,6 +63,18 @@ def evaluate(
         temperature=config.temperature, batch=config.generation_batch, view=view,
     )  # fmt: skip
     return rates(task.grade(prompts, completions.ids))
+
+
+@contextmanager
+def projected(policy: Policy, basis: Basis, rule: SplitRule) -> Iterator[None]:
+    """A block in which what was learned is split along V once, as if it were routed; restores the vectors' bits."""
+    pairs = policy.vectors
+    kept = {name: value.clone() for name, value in checkpoints.named(pairs).items()}
+    try:
+        project_out(policy.model, basis, rule=rule)
+        yield
+    finally:
+        checkpoints.restore(pairs, kept)
 
 
 def _share(flags: Tensor) -> float:

@@ -66,6 +66,14 @@ def first_basis(
     return _measured(policy, saved.to(dtype=vector.dtype, device=vector.device), held_out, config, seed)
 
 
+def placeholder(policy: Policy) -> Basis:
+    """A basis that nothing reads: one axis of one module, where a run has none or is about to load its own."""
+    name, pair = next(iter(policy.vectors.items()))
+    row = torch.zeros(1, pair.deployed.numel(), dtype=pair.deployed.dtype, device=pair.deployed.device)
+    row[0, 0] = 1
+    return Basis({name: row})
+
+
 def separation(policy: Policy, basis: Basis, held_out: Sequence[TokenPair]) -> Separation:
     """What a basis separates of these pairs, with the quarantine ablated."""
     vectors = {name: policy.vectors[name].deployed for name in basis}

@@ -10,8 +10,8 @@ labels that only logs read can change it.
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,16 +26,23 @@ from projected_grpo.errors import EmptyBasisError
 from projected_grpo.logs import LogWriter, truncate
 from projected_grpo.logs import read as read_log
 from projected_grpo.optimizer import RoutedOptimizer
-from projected_grpo.posthoc import project_out
 from projected_grpo.split import SplitRule
 from projected_grpo.training import checkpoints, folder
 from projected_grpo.training.config import TrainConfig
 from projected_grpo.training.errors import CheckpointError, PoolError
-from projected_grpo.training.evaluation import Rates, evaluate
-from projected_grpo.training.hack_basis import Extracted, chosen_pairs, extract, first_basis, mean_overlap, same_way
+from projected_grpo.training.evaluation import Rates, evaluate, projected
+from projected_grpo.training.hack_basis import (
+    Extracted,
+    chosen_pairs,
+    extract,
+    first_basis,
+    mean_overlap,
+    placeholder,
+    same_way,
+)
 from projected_grpo.training.inputs import absolute, check_same, digests, plain_settings
 from projected_grpo.training.learning import Learned, accumulate
-from projected_grpo.training.policy import Policy, View
+from projected_grpo.training.policy import View
 from projected_grpo.training.pool import read
 from projected_grpo.training.records import of_learning, of_rollouts, of_run, of_vectors, versions
 from projected_grpo.training.report import Report
@@ -359,23 +366,3 @@ class Trainer:
             self._log.write(event, step=at, **values)
         if self._tell is not None:
             self._tell(event, at, values)
-
-
-def placeholder(policy: Policy) -> Basis:
-    """A basis that nothing reads: one axis of one module, where a run has none or is about to load its own."""
-    name, pair = next(iter(policy.vectors.items()))
-    row = torch.zeros(1, pair.deployed.numel(), dtype=pair.deployed.dtype, device=pair.deployed.device)
-    row[0, 0] = 1
-    return Basis({name: row})
-
-
-@contextmanager
-def projected(policy: Policy, basis: Basis, rule: SplitRule) -> Iterator[None]:
-    """A block in which what was learned is split along V once, as if it were routed; restores the vectors' bits."""
-    pairs = policy.vectors
-    kept = {name: value.clone() for name, value in checkpoints.named(pairs).items()}
-    try:
-        project_out(policy.model, basis, rule=rule)
-        yield
-    finally:
-        checkpoints.restore(pairs, kept)
