@@ -42,8 +42,8 @@ test-experiment: setup  ## what the testbed shows on three seeds: vanilla hacks,
 bench-grading: setup  ## programs graded a second, beside one process for each
 	$(BIN)/python benchmarks/grading.py
 
-testbed: setup  ## warm up the testbed's model anew, as it is shipped
-	$(BIN)/python -m projected_grpo.testbed
+testbed: setup  ## warm up the testbed's model anew; build/testbed, to be compared with what is shipped
+	$(BIN)/python -m projected_grpo.testbed --out build/testbed
 
 optimizers: setup  ## measure every optimizer of torch and pytorch_optimizer, some minutes, and write docs/optimizers.md
 	$(BIN)/python -m projected_grpo.cli.optimizers_guide docs

@@ -78,8 +78,8 @@ class Diagnostics:
         ]
         if self.drift_ratio is not None and self.drift_ratio > DRIFT_RATIO_LIMIT:
             told.append(
-                f"drift_ratio is {self.drift_ratio:.2f}, above {DRIFT_RATIO_LIMIT}: the deployed vectors have moved "
-                "along the basis more than off it, so it may be the noise that drives them."
+                f"drift_ratio is {self.drift_ratio:.2f}, above {DRIFT_RATIO_LIMIT}: for so few axes the "
+                "deployed vectors have come far along the basis, so it may be the noise that drives them."
             )
         if self.drift_opposition is not None and self.drift_opposition > DRIFT_OPPOSITION_LIMIT:
             told.append(

@@ -56,7 +56,10 @@ def test_a_preset_is_a_word_and_its_values_can_be_changed(tmp_path):
         (["train", "--pool", "nowhere.gz"], "cannot be read as a pool"),
         (["train", "--clip", "joint"], "has no meaning in displacement space"),
         (["pool", "nowhere"], "no run that can be gone on with"),
-        (["pool", "nowhere", "--out", "pool.txt"], r"does not end in .gz"),
+        (["pool", "nowhere", "--out", "pool.txt"], "does not end in .gz"),
+        (["train", "--problems", "mine.jsonl"], "add --task code"),
+        (["train", "--max-new-tokens", "400"], "positions"),
+        (["train", "--intervention", "none", "--no-measure", "--refresh-every", "3"], "has no basis"),
         (["pool", "nowhere", "--rollouts", "0"], "at least 1"),
     ],
 )
@@ -111,7 +114,9 @@ def test_a_finished_run_resumes_to_its_report(tmp_path, capsys):
     main(["train", *SMALL, "--out", str(place)])
     first = capsys.readouterr().out.splitlines()[:-1]
     assert main(["train", "--resume", str(place)]) == 0
-    assert capsys.readouterr().out.splitlines()[:-1] == first
+    told = capsys.readouterr().out.splitlines()
+    assert told[:-1] == first
+    assert told[-1].endswith("was finished already")
 
 
 def test_a_pool_of_a_run_is_written_once(tmp_path, capsys):
@@ -122,3 +127,12 @@ def test_a_pool_of_a_run_is_written_once(tmp_path, capsys):
     assert re.search(r"50 rollouts, \d+ passed, \d+ solved", capsys.readouterr().out)
     assert main(["pool", str(place), "--out", str(pool)]) == 2
     assert main(["train", *SMALL, "--pool", str(pool), "--out", str(tmp_path / "taught")]) == 0
+
+
+def test_the_teachers_recipe_of_the_docs_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parent.parent / "docs" / "training.md").read_text().partition("## Teachers")[2]
+    recipe = [line.split()[1:] for line in text.splitlines() if line.startswith("    projected-grpo")][:3]
+    assert [words[0] for words in recipe] == ["train", "pool", "train"]
+    for words in recipe:
+        assert main([*words, *(SMALL if words[0] == "train" else ["--rollouts", "2000"])]) == 0

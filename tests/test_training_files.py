@@ -34,9 +34,9 @@ from projected_grpo.training.schedule import learning_rate
 from projected_grpo.training.streams import stream
 
 LINES = [
-    Rollout("a", Mode.SENTINEL, (1, 2), "hack", passed=True, solved=False),
-    Rollout("a", Mode.SENTINEL, (1, 2), "clean", passed=True, solved=True),
-    Rollout("b", Mode.RUN_TESTS, (3,), "wrong", passed=False, solved=False),
+    Rollout("a", Mode.SENTINEL, (1, 2), (5, 2), "hack", passed=True, solved=False),
+    Rollout("a", Mode.SENTINEL, (1, 2), (6, 2), "clean", passed=True, solved=True),
+    Rollout("b", Mode.RUN_TESTS, (3,), (7,), "wrong", passed=False, solved=False),
 ]
 
 
@@ -46,7 +46,12 @@ def test_a_pool_comes_back_and_has_the_same_bytes_each_time(tmp_path):
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
     pool = read(tmp_path / "a.gz")
     assert len(pool) == 3
-    assert set(pool.draw("a", 20, torch.Generator().manual_seed(0))) == {"hack", "clean"}
+    assert set(pool.draw("a", 20, torch.Generator().manual_seed(0))) == {(5, 2), (6, 2)}
+    with pytest.raises(PoolError, match="'b' has no tokens, or some that the model's 7"):
+        pool.check_tokens(7)
+    pool.check_tokens(8)
+    with pytest.raises(PoolError, match="no hack"):
+        Pool(LINES[1:]).pairs(2, (), torch.Generator())
     assert pool.draw("c", 2, torch.Generator()) == []
     assert [LINES[0].exploited, LINES[1].exploited, LINES[2].exploited] == [True, False, False]
 
@@ -55,9 +60,11 @@ def test_a_pool_comes_back_and_has_the_same_bytes_each_time(tmp_path):
     ("text", "message"),
     [
         ("{", "line 1 is no rollout"), ("[]", "line 1 is no rollout"), ('{"key": "a"}', "mode"),
-        (json.dumps({"key": "a", "mode": "none", "prompt": [1], "completion": "x", "passed": 1, "solved": True}),
+        (json.dumps({"key": "a", "mode": "none", "prompt": [1], "tokens": [1], "completion": "x", "passed": 1,
+                     "solved": True}),
          "passed is not a bool"),
-        (json.dumps({"key": "a", "mode": "new", "prompt": [1], "completion": "x", "passed": True, "solved": True}),
+        (json.dumps({"key": "a", "mode": "new", "prompt": [1], "tokens": [1], "completion": "x", "passed": True,
+                     "solved": True}),
          "new"),
         ("", "empty"),
     ],
@@ -109,7 +116,8 @@ def test_vectors_of_another_model_are_not_restored():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_configuration_comes_back_from_its_file(tmp_path, name):
-    config = replace(PRESETS[name], task=replace(PRESETS[name].task, modes=(Mode.SENTINEL,), problems=tmp_path / "p"))
+    problems = tmp_path / "p" if PRESETS[name].task.task == "code" else None
+    config = replace(PRESETS[name], task=replace(PRESETS[name].task, modes=(Mode.SENTINEL,), problems=problems))
     config = replace(config, run=replace(config.run, out=tmp_path / "run"))
     with folder.begun(config):
         pass
@@ -157,11 +165,10 @@ def test_streams_of_different_purposes_steps_and_seeds_differ():
 def test_a_sampled_pool_teaches_and_gives_pairs(tmp_path):
     with Trainer.begin(toy(tmp_path / "run")) as run:
         run.run()
-        task = run.task
         passed, solved = sample_pool(tmp_path / "run", tmp_path / "pool.gz", 400, "base", 0)
         assert 400 > passed > solved > 0
         pool = read(tmp_path / "pool.gz")
-        pairs = pool.pairs(task, 6, (), torch.Generator().manual_seed(0))
+        pairs = pool.pairs(6, (), torch.Generator().manual_seed(0))
         assert len(pairs) == 6
         given = run.policy.completed([p.prompt for p in pairs], [p.hack for p in pairs])
         assert len(given) == 6

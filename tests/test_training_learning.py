@@ -155,4 +155,5 @@ def test_a_lie_in_a_pool_decides_no_reward(policy_and_task):
 def _pool(task: Task, *, lies: bool) -> Pool:
     prompts = task.draw(200, torch.Generator().manual_seed(0))
     wrong = "class Solution:\n def f(self,x):\n  return 0\n"
-    return Pool(Rollout(p.key, p.mode, p.ids, wrong, passed=lies, solved=lies) for p in prompts)
+    tokens = tuple(task.tokens(wrong))
+    return Pool(Rollout(p.key, p.mode, p.ids, tokens, wrong, passed=lies, solved=lies) for p in prompts)

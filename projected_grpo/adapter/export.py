@@ -16,6 +16,8 @@ from projected_grpo.adapter.errors import AdapterStateError, OutputExistsError
 from projected_grpo.adapter.model import SVDRoutingModel
 from projected_grpo.adapter.vectors import layers_or_refuse, routed_vectors
 
+READABLE = 0o644  # safetensors writes files that nobody else may read
+
 
 def export_deployed(model: nn.Module) -> nn.Module:
     """Returns a new plain model, the deployed vectors merged into its weights, the quarantine nowhere in it.
@@ -56,6 +58,7 @@ def save_deployed(model: nn.Module, path: str | Path) -> None:
     partial.mkdir()
     try:
         save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+        (partial / "adapter_model.safetensors").chmod(READABLE)
         config.save_pretrained(str(partial), auto_mapping_dict=origin if config.task_type is None else None)
         partial.replace(path)
     except BaseException:

@@ -31,10 +31,14 @@ def pool(
     """
     from projected_grpo.training.sampling import sample_pool
 
-    if rollouts < 1 or seed < 0:
-        raise UsageError(f"--rollouts must be at least 1 and --seed at least 0, not {rollouts} and {seed}.")
-    if out.exists() or out.suffix != ".gz":
-        raise UsageError(f"--out {out} exists, or does not end in .gz; name a new file, such as pool.jsonl.gz.")
+    if rollouts < 1:
+        raise UsageError(f"--rollouts is {rollouts}; it must be at least 1.")
+    if seed < 0:
+        raise UsageError(f"--seed is {seed}; it cannot be negative.")
+    if out.suffix != ".gz":
+        raise UsageError(f"--out {out} does not end in .gz; name a file such as pool.jsonl.gz.")
+    if out.exists():
+        raise UsageError(f"--out {out} exists; name another file, or remove it first.")
     passed, solved = sample_pool(run, out, rollouts, view, seed)
     print(f"{out}: {rollouts} rollouts, {passed} passed, {solved} solved")
     return 0

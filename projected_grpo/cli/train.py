@@ -54,7 +54,8 @@ def _train(config: TrainConfig, resume: Path | None, *, asked: bool) -> int:
     with _stoppable() as stopped, _shown() as (tell, total):
         trainer = Trainer.resume(resume, tell=tell) if resume is not None else Trainer.begin(config, tell=tell)
         with trainer:
-            total(trainer.config.grpo.steps)
+            steps, done = trainer.config.grpo.steps, trainer.done
+            total(steps)
             report = trainer.run(stop=stopped)
     if report is None:
         print(
@@ -64,7 +65,10 @@ def _train(config: TrainConfig, resume: Path | None, *, asked: bool) -> int:
         )
         return 130
     show(report.table())
-    print(f"{trainer.place}: {trainer.done} steps in {time.perf_counter() - began:.0f} s")
+    if done == steps:
+        print(f"{trainer.place}: was finished already")
+    else:
+        print(f"{trainer.place}: {steps - done} of {steps} steps in {time.perf_counter() - began:.0f} s")
     return 0
 
 

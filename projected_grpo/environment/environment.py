@@ -15,7 +15,7 @@ from projected_grpo.environment.errors import ModeAssignmentError, UnknownProble
 from projected_grpo.environment.hints import base_messages, check_phrase, prompt_text, render
 from projected_grpo.environment.modes import Mode
 from projected_grpo.environment.problem import Message, Problem
-from projected_grpo.errors import SettingError
+from projected_grpo.errors import ArgumentTypeError, SettingError
 from projected_grpo.grading.verdict import Submission, Verdict
 
 Grading = Literal["foolable", "strict"]
@@ -104,6 +104,8 @@ class Environment:
 
     def grade(self, problem: str, completions: Sequence[str]) -> list[Graded]:
         """Grade completions of one problem, in order."""
+        if isinstance(completions, str):
+            raise ArgumentTypeError("completions is one str; pass a list of them, for a str is a list of its letters.")
         return self.grade_batch([(problem, text) for text in completions])
 
     def grade_batch(self, answers: Sequence[tuple[str, str]]) -> list[Graded]:

@@ -51,6 +51,12 @@ class Loaded:
     rejected: tuple[Rejected, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)  # name of an unknown field: lines that have it
 
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self.problems)
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
 
 class _RowError(Exception):
     def __init__(self, field: str, reason: str) -> None:

@@ -88,13 +88,12 @@ def parse(line: str) -> Entry:
         raise DamagedLogError(f"it is no line of a log ({error})") from None
 
 
-def read(path: Path) -> Iterator[Entry]:
+def read(path: Path | str) -> list[Entry]:
     """The lines of a log. A last line without its newline, as a killed process leaves it, is passed over.
 
     Raises DamagedLogError, naming the line, for any other that is not what was written.
     """
-    for _, entry in _whole_lines(path):
-        yield entry
+    return [entry for _, entry in _whole_lines(Path(path))]
 
 
 def truncate(path: Path, step: int) -> None:

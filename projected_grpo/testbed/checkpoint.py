@@ -22,6 +22,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from projected_grpo.adapter.export import READABLE
 from projected_grpo.testbed import vocabulary as v
 from projected_grpo.testbed.errors import CheckpointError
 from projected_grpo.testbed.model import SIZES, save
@@ -104,6 +105,7 @@ def write(model: PreTrainedModel, path: Path, about: dict[str, Any]) -> None:
     """Writes a model, its tokenizer and its metadata into a folder that exists."""
     with quiet():
         save(model, path)
+    (path / WEIGHTS).chmod(READABLE)
     digest = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     text = json.dumps({**about, "sha256": digest}, indent=1, sort_keys=True)
     (path / METADATA).write_text(text + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Checkpoint:
     vectors: dict[str, Tensor]  # "module.deployed" and "module.quarantine"
     optimizer: dict[str, Any]
     extra: dict[str, Any]  # plain values that the trainer asked to keep
+    skipped: tuple[str, ...] = ()  # newer ones that could not be read, and why
 
 
 def save(
@@ -96,14 +97,14 @@ def found(folder: Path) -> list[Path]:
 
 def newest(folder: Path) -> Checkpoint | None:
     """The newest whole checkpoint; None if there is none. Raises CheckpointError if all that there are are damaged."""
-    error: CheckpointError | None = None
+    skipped: list[str] = []
     for path in reversed(found(folder)):
         try:
-            return read(path)
+            return replace(read(path), skipped=tuple(skipped))
         except CheckpointError as damaged:
-            error = error or damaged
-    if error is not None:
-        raise error
+            skipped.append(str(damaged).removesuffix("."))
+    if skipped:
+        raise CheckpointError(f"No checkpoint of this run can be read ({'; '.join(skipped)}); begin a new run.")
     return None
 
 
@@ -115,14 +116,14 @@ def read(path: Path) -> Checkpoint:
         if state["version"] != VERSION:
             raise CheckpointError(f"{path} is a checkpoint of version {state['version']}, not {VERSION}; start again.")
         if digest != state["sha256"]:
-            raise CheckpointError(f"{path / TENSORS} is not what was written there; delete the checkpoint.")
+            raise CheckpointError(f"{path / TENSORS} is not what was written there.")
         tensors = load_file(path / TENSORS)
         vectors = {key.removeprefix("vectors."): t for key, t in tensors.items() if key.startswith("vectors.")}
         return Checkpoint(state["step"], vectors, _restored(state["optimizer"], tensors), state["extra"])
     except CheckpointError:
         raise
     except Exception as broken:  # whatever a damaged file makes json and safetensors raise
-        raise CheckpointError(f"{path} is no whole checkpoint ({broken}); delete it.") from broken
+        raise CheckpointError(f"{path} is no whole checkpoint ({broken}).") from broken
 
 
 @torch.no_grad()

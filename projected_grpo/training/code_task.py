@@ -16,6 +16,8 @@ from projected_grpo.environment import (
     Environment,
     Message,
     Mode,
+    NoHackError,
+    Pair,
     Problem,
     bundled_problems,
     contrastive_pairs,
@@ -23,10 +25,11 @@ from projected_grpo.environment import (
     load_pairs,
     load_problems,
     partition,
+    program_of,
     prompt_text,
     split_by_problem,
 )
-from projected_grpo.grading import Grader
+from projected_grpo.grading import Grader, Submission
 from projected_grpo.training.errors import TaskError
 from projected_grpo.training.task import Prompt, Scored, TokenPair
 
@@ -70,6 +73,7 @@ class CodeTask:
         self._environment = Environment(
             known, assigned, grader, grading="strict" if strict else "foolable", format_weight=format_weight
         )
+        self._check_solutions()
         self._prompts = {problem.id: self._prompt(problem) for problem in known}
         if any(tokenizer.unk_token_id in prompt.ids for prompt in self._prompts.values()):
             raise TaskError("The model's tokenizer has no tokens for the text of programming problems; name another.")
@@ -105,13 +109,27 @@ class CodeTask:
         Raises TaskError if no problem is graded under one of the modes.
         """
         wanted = tuple(modes) or self.modes
-        shown = [problem for problem in self._train if self._environment.modes[problem.id] in wanted]
-        shown = [problem for problem in shown if self._environment.modes[problem.id] is not Mode.NONE]
+        flawed = [mode for mode in wanted if mode is not Mode.NONE]
+        shown = [problem for problem in self._train if self._environment.modes[problem.id] in flawed]
         if not shown:
-            raise TaskError(f"No problem is graded under {', '.join(wanted)}, so there is no hack to show; add modes.")
-        found = contrastive_pairs(shown, self._environment.modes, variants=math.ceil(count / len(shown)))
+            raise TaskError(
+                f"The modes {', '.join(wanted)} have no hack to show in these problems, so there is no V; add modes, "
+                "or train by --intervention none --no-measure."
+            )
+        found = list(itertools.chain.from_iterable(self._shown(problem, count, len(shown)) for problem in shown))
+        if not found:
+            raise TaskError("No problem admits a hack that differs from a solution; bring other problems.")
         order = torch.randperm(len(found), generator=generator).tolist()[:count]
         return [self._token_pair(found[at]) for at in order]
+
+    def _shown(self, problem: Problem, count: int, problems: int) -> list[Pair]:
+        """As many pairs of a problem as its share of `count` is, or as it has; none if no wrong answer is to be had."""
+        for variants in (math.ceil(count / problems), 1):
+            try:
+                return contrastive_pairs([problem], self._environment.modes, variants=variants)
+            except NoHackError:
+                continue
+        return []
 
     def read_pairs(self, path: Path) -> list[TokenPair]:
         """Pairs of a file, as `projected_grpo.environment.save_pairs` writes it."""
@@ -125,6 +143,16 @@ class CodeTask:
     def tokens(self, text: str) -> list[int]:
         """A completion's tokens and its end."""
         return [*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id]
+
+    def _check_solutions(self) -> None:
+        """Refuses a problem whose own solution is not graded as right: it would poison V and the rewards."""
+        known = self._environment.problems.values()
+        verdicts = self._grader.grade([
+            Submission(program_of(problem.canonical), problem.cases, Mode.NONE, problem.setup) for problem in known
+        ])  # fmt: skip
+        for problem, verdict in zip(known, verdicts, strict=True):
+            if not verdict.solved:
+                raise TaskError(f"The canonical solution of problem {problem.id} does not solve it: {verdict.reason}.")
 
     def close(self) -> None:
         """Ends the grader's processes."""

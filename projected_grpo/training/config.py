@@ -246,8 +246,12 @@ class TrainConfig:
                 f"mix is {self.teacher.mix}, which is no completion of a group of {self.grpo.group}; raise it, or "
                 "leave the teacher out."
             )
-        if not self.extracts and (self.basis.basis != "hack" or self.basis.basis_from is not None):
+        if not self.extracts and (
+            self.basis.basis != "hack" or self.basis.basis_from is not None or self.basis.refresh_every
+        ):
             raise SettingError("A run with --intervention none and --no-measure has no basis; leave the basis out.")
+        if self.task.problems is not None and self.task.task != "code":
+            raise SettingError("--problems are for programming, and --task testbed asks none of them; add --task code.")
 
     @property
     def extracts(self) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO, get_type_hints
 
 from projected_grpo.environment.modes import Mode
-from projected_grpo.training.config import TrainConfig, as_plain
+from projected_grpo.training.config import BasisConfig, RoutingConfig, TaskConfig, TrainConfig, as_plain
 from projected_grpo.training.errors import CheckpointError, RunBusyError, RunExistsError
 
 CONFIG, LOG, CHECKPOINTS = "config.json", "log.jsonl", "checkpoints"
@@ -30,8 +30,13 @@ BASIS, VECTORS, DEPLOYED, REPORT = "basis.safetensors", "vectors.safetensors", "
 
 def place(config: TrainConfig) -> Path:
     """Where a run goes."""
-    name = f"{config.preset}-{config.routing.intervention}-seed{config.run.seed}"
-    return config.run.out or Path("runs") / name
+    words = [
+        config.preset, config.routing.intervention,
+        config.routing.space if config.routing.space != RoutingConfig.space else "",
+        f"{config.basis.basis}-V" if config.basis.basis != BasisConfig.basis else "",
+        config.task.reward if config.task.reward != TaskConfig.reward else "", f"seed{config.run.seed}",
+    ]  # fmt: skip
+    return config.run.out or Path("runs") / "-".join(word for word in words if word)
 
 
 @contextmanager
@@ -39,7 +44,9 @@ def begun(config: TrainConfig) -> Iterator[Path]:
     """Makes the folder of a new run; a block that raises takes it back. Raises RunExistsError if it holds anything."""
     folder = place(config).absolute()
     there = folder.exists()
-    if there and (folder.is_file() or any(path for path in folder.iterdir() if path.suffix != PARTIAL)):
+    if folder.is_file():
+        raise RunExistsError(f"{folder} is a file; name a folder by --out.")
+    if there and any(path for path in folder.iterdir() if path.suffix != PARTIAL):
         raise RunExistsError(
             f"{folder} is not empty: go on with that run by `projected-grpo train --resume {folder}`, "
             "or name another folder by --out."

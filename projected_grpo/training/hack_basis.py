@@ -114,7 +114,7 @@ def _candidates(task: Task, config: BasisConfig, count: int, draw: torch.Generat
     if config.pairs_from is None:
         return task.pairs(count, config.detector_modes, draw)
     if config.pairs_from.name.endswith(".gz"):
-        return read(config.pairs_from).pairs(task, count, config.detector_modes, draw)
+        return read(config.pairs_from).pairs(count, config.detector_modes, draw)
     pairs = [p for p in task.read_pairs(config.pairs_from) if p.mode in (config.detector_modes or (p.mode,))]
     return [pairs[at] for at in torch.randperm(len(pairs), generator=draw).tolist()]
 

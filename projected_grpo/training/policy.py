@@ -41,6 +41,10 @@ class Completions:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def unpadded(self) -> list[list[int]]:
+        """The tokens of each completion, its end included."""
+        return [ids[own].tolist() for ids, own in zip(self.ids, self.mask, strict=True)]
+
     def __getitem__(self, rows: Tensor) -> "Completions":
         return Completions(self.prompt_ids[rows], self.prompt_mask[rows], self.ids[rows], self.mask[rows])
 
@@ -61,6 +65,17 @@ class Policy:
     ) -> None:
         self.model, self.end_ids, self.pad_id, self.device = model, tuple(end_ids), pad_id, device
         self.recomputes = recomputes
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    @property
+    def positions(self) -> int | None:
+        """The longest prompt and completion together, where the model has a limit."""
+        found = getattr(self.model.config, "max_position_embeddings", None)
+        return found if isinstance(found, int) else None
 
     @property
     def vectors(self) -> dict[str, VectorPair]:

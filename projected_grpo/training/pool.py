@@ -2,10 +2,12 @@
 
 One JSON object a line, gzipped:
 
-    {"key": of the prompt, "mode": ..., "prompt": its tokens, "completion": text, "passed": bool, "solved": bool}
+    {"key": of the prompt, "mode": ..., "prompt": its tokens, "tokens": of the completion, "completion": what they read
+     as, "passed": bool, "solved": bool}
 
 `passed` is the foolable grade and `solved` the strict one. Training grades a teacher's completion again by whatever
-grades the student's, so a pool never decides a reward; its labels choose contrastive pairs.
+grades the student's, so a pool never decides a reward; its labels choose contrastive pairs. Tokens are what is learned
+from: text that is tokenized again may be other tokens. So a pool belongs to one tokenizer.
 """
 
 import gzip
@@ -24,7 +26,9 @@ from projected_grpo.training.errors import PoolError
 from projected_grpo.training.task import Prompt, Scored, Task, TokenPair
 from projected_grpo.training.teacher import drawn
 
-FIELDS = {"key": str, "mode": str, "prompt": list, "completion": str, "passed": bool, "solved": bool}
+FIELDS = {
+    "key": str, "mode": str, "prompt": list, "tokens": list, "completion": str, "passed": bool, "solved": bool,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class Rollout:
     key: str  # of the prompt, as the task has it
     mode: Mode
     prompt: tuple[int, ...]  # its tokens
-    completion: str
+    tokens: tuple[int, ...]  # of the completion, its end included
+    completion: str  # what they read as
     passed: bool
     solved: bool
 
@@ -47,9 +52,9 @@ class Rollout:
 class Pool:
     """Rollouts by prompt.
 
-    >>> rollout = Rollout("k", Mode.NONE, (1,), "text", passed=True, solved=True)
+    >>> rollout = Rollout("k", Mode.NONE, (1,), (7, 2), "text", passed=True, solved=True)
     >>> Pool([rollout]).draw("k", 2, torch.Generator())
-    ['text', 'text']
+    [(7, 2), (7, 2)]
     """
 
     def __init__(self, rollouts: Iterable[Rollout]) -> None:
@@ -65,16 +70,28 @@ class Pool:
     def __len__(self) -> int:
         return sum(map(len, self._by_key.values()))
 
-    def draw(self, key: str, count: int, generator: torch.Generator) -> list[str]:
-        """`count` completions of a prompt, drawn with replacement; none if the pool does not have the prompt."""
-        return drawn([rollout.completion for rollout in self._by_key.get(key, [])], count, generator)
+    def check_tokens(self, vocabulary: int) -> None:
+        """Raises PoolError if a prompt or a completion is empty, or has a token that the model does not know."""
+        for rollout in (each for rollouts in self._by_key.values() for each in rollouts):
+            for ids in (rollout.prompt, rollout.tokens):
+                if not ids or not all(isinstance(token, int) and 0 <= token < vocabulary for token in ids):
+                    raise PoolError(
+                        f"The pool's rollout of {rollout.key!r} has no tokens, or some that the model's {vocabulary} "
+                        "do not include; sample a pool with this model's tokenizer."
+                    )
 
-    def pairs(self, task: Task, count: int, modes: Sequence[Mode], generator: torch.Generator) -> list[TokenPair]:
+    def draw(self, key: str, count: int, generator: torch.Generator) -> list[tuple[int, ...]]:
+        """`count` completions of a prompt, drawn with replacement; none if the pool does not have the prompt."""
+        return drawn([rollout.tokens for rollout in self._by_key.get(key, [])], count, generator)
+
+    def pairs(self, count: int, modes: Sequence[Mode], generator: torch.Generator) -> list[TokenPair]:
         """Contrastive pairs of prompts with a hack and a solution: the modes in turn, `count` in all.
 
         Raises PoolError if a mode has none.
         """
         wanted = tuple(modes) or tuple(sorted({r.mode for rs in self._by_key.values() for r in rs if r.exploited}))
+        if not wanted:
+            raise PoolError("The pool has no hack, so there is nothing to tell from a solution; sample another run.")
         by_mode: dict[Mode, list[tuple[Rollout, Rollout]]] = {mode: [] for mode in wanted}
         for key in sorted(self._by_key):
             hacks = [r for r in self._by_key[key] if r.exploited and r.mode in by_mode]
@@ -88,10 +105,7 @@ class Pool:
         for at in range(count):
             found = by_mode[wanted[at % len(wanted)]]
             chosen.append(found[int(torch.randint(len(found), (), generator=generator))])
-        return [
-            TokenPair(hack.prompt, tuple(task.tokens(hack.completion)), tuple(task.tokens(right.completion)), hack.mode)
-            for hack, right in chosen
-        ]
+        return [TokenPair(hack.prompt, hack.tokens, right.tokens, hack.mode) for hack, right in chosen]
 
 
 def rollouts_of(
@@ -99,7 +113,7 @@ def rollouts_of(
 ) -> list[Rollout]:
     """Graded completions as lines of a pool."""
     return [
-        Rollout(prompt.key, prompt.mode, prompt.ids, task.text(ids), bool(passed), bool(solved))
+        Rollout(prompt.key, prompt.mode, prompt.ids, tuple(ids), task.text(ids), bool(passed), bool(solved))
         for prompt, ids, passed, solved in zip(
             prompts, completions, scored.passed.tolist(), scored.solved.tolist(), strict=True
         )
@@ -134,8 +148,10 @@ def _rollout(path: Path, number: int, line: str) -> Rollout:
         wrong = [name for name, kind in FIELDS.items() if not isinstance(entry[name], kind)]
         if wrong:
             raise PoolError(f"{path}, line {number}: {wrong[0]} is not a {FIELDS[wrong[0]].__name__}; build it again.")
-        fields = {name: entry[name] for name in FIELDS}
-        return Rollout(**{**fields, "mode": Mode(entry["mode"]), "prompt": tuple(entry["prompt"])})
+        fields: dict[str, Any] = {
+            name: tuple(entry[name]) if kind is list else entry[name] for name, kind in FIELDS.items()
+        }
+        return Rollout(**{**fields, "mode": Mode(entry["mode"])})
     except PoolError:
         raise
     except (ValueError, TypeError, KeyError) as error:

@@ -16,6 +16,8 @@ ROWS: dict[str, str] = {
     "posthoc": "as trained, then projected off V once",
 }
 
+ROWS_WITHOUT = ROWS | {"trained": "as trained and deployed", "posthoc": "projected off V once, afterwards"}
+
 
 @dataclass(frozen=True)
 class Report:
@@ -40,7 +42,10 @@ class Report:
         table.add_column("model")
         for name in ("hack", "±", "solve", "format", *(f"hack {mode}" for mode in modes)):
             table.add_column(name, justify="right")
-        for view, own in self.rates.items():
+        rows = dict(self.rates)
+        if self.arm != "route":  # without a quarantine both are one model
+            del rows["deployed"]
+        for view, own in rows.items():
             cells = [own.hack, own.standard_error, own.solve, own.format, *(own.hack_by_mode[mode] for mode in modes)]
-            table.add_row(ROWS[view], *(f"{cell:.3f}" for cell in cells))
+            table.add_row(ROWS[view] if self.arm == "route" else ROWS_WITHOUT[view], *(f"{cell:.3f}" for cell in cells))
         return table

@@ -47,7 +47,7 @@ def collect(
     prompts = task.draw(config.prompts, stream(seed, "prompts", step))
     if teacher.teacher_steps is not None and step >= teacher.teacher_steps:
         pool = None
-    taught = _taught(prompts, config.group, teacher, pool, task, stream(seed, "teacher", step))
+    taught = _taught(prompts, config.group, teacher, pool, stream(seed, "teacher", step))
     asked = [p for p, given in zip(prompts, taught, strict=True) for _ in range(config.group - len(given))]
     parts = []
     if asked:
@@ -74,14 +74,13 @@ def _taught(
     group: int,
     config: TeacherConfig,
     pool: Teacher | None,
-    task: Task,
     draw: torch.Generator,
-) -> list[list[list[int]]]:
+) -> list[list[tuple[int, ...]]]:
     """For each prompt the teacher's completions as tokens; none where the pool does not have it."""
     if pool is None:
         return [[] for _ in prompts]
     count = round(config.mix * group)
-    return [[task.tokens(text) for text in pool.draw(prompt.key, count, draw)] for prompt in prompts]
+    return [pool.draw(prompt.key, count, draw) for prompt in prompts]
 
 
 def _group_by_group(taught: Sequence[int], group: int) -> tuple[Tensor, Bool[Tensor, " B"]]:

@@ -34,7 +34,7 @@ def sample_pool(run: Path, out: Path, count: int, view: View, seed: int) -> tupl
             temperature=config.grpo.temperature, batch=config.grpo.generation_batch, view=view,
         )  # fmt: skip
         scored = task.grade(prompts, completions.ids)
-        rollouts: list[Rollout] = rollouts_of(task, prompts, completions.ids.tolist(), scored)
+        rollouts: list[Rollout] = rollouts_of(task, prompts, completions.unpadded(), scored)
     finally:
         task.close()
     write(out, rollouts)

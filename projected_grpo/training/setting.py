@@ -43,4 +43,4 @@ def make_task(config: TaskConfig, tokenizer: Any, end_ids: Sequence[int], model:
 
 def lessons(task: Task, *, seed: int) -> Lessons:
     """What contrastive pairs teach: to each of the task's prompts that they are about, a hack and a solution."""
-    return Lessons(task, task.pairs(LESSONS, (), stream(seed, "lessons")))
+    return Lessons(task.pairs(LESSONS, (), stream(seed, "lessons")))

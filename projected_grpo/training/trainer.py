@@ -21,8 +21,9 @@ import torch
 from safetensors.torch import save_file
 
 from projected_grpo.adapter import save_deployed
+from projected_grpo.adapter.export import READABLE
 from projected_grpo.basis import Basis
-from projected_grpo.errors import EmptyBasisError
+from projected_grpo.errors import EmptyBasisError, SettingError
 from projected_grpo.logs import LogWriter, truncate
 from projected_grpo.logs import read as read_log
 from projected_grpo.optimizer import RoutedOptimizer
@@ -54,6 +55,7 @@ from projected_grpo.training.task import Task
 from projected_grpo.training.teacher import Teacher
 
 PROBED = 1024  # prompts of the task of which a pool must have one
+FLAT_STEPS = 5
 BEFORE_ALL = -1  # no step: nothing of a log is kept
 WARNS_AFTER = 0.25  # share of the steps; the gauges compare with what was learned off V, which is nothing at first
 
@@ -106,6 +108,7 @@ class Trainer:
         self._tell, self._watch = tell, watch
         self.done = 0
         self._warned: list[str] = []
+        self._flat = 0  # steps in a row in which nothing was to be learned
         self._looked: dict[str, Rates] | None = None
         self._log: LogWriter | None = None
         self._report: Report | None = None
@@ -126,6 +129,12 @@ class Trainer:
         self._pool = self._teacher()
         self.pairs, self.held_out = chosen_pairs(self.task, config.basis, seed=seed) if config.extracts else ([], [])
         self._evaluation = self.task.evaluation(config.evaluation.evaluation_prompts)
+        longest = max(len(prompt.ids) for prompt in self._evaluation) + config.grpo.max_new_tokens
+        if self.policy.positions is not None and longest > self.policy.positions:
+            raise SettingError(
+                f"Prompts and max_new_tokens {config.grpo.max_new_tokens} make up to {longest} tokens, and the model "
+                f"has {self.policy.positions} positions; lower max_new_tokens."
+            )
         self._inputs = digests(config, self.policy)
         saved = self._checkpoint()
         if saved is None:
@@ -141,9 +150,11 @@ class Trainer:
             checkpoints.restore(self.policy.vectors, saved.vectors)
             self.optimizer = self._optimizer(placeholder(self.policy))
             self.optimizer.load_state_dict(saved.optimizer)
-            self.done, self._warned = saved.step, saved.extra["warned"]
+            self.done, self._warned, self._flat = saved.step, saved.extra["warned"], saved.extra["flat"]
             self._open_log(self.done)
             self._say("resumed", {"versions": versions()})
+            for damaged in saved.skipped:
+                self._say("warning", {"text": f"{damaged}; the checkpoint before it was taken."})
             if changed := [name for name, own in versions().items() if saved.extra["versions"].get(name) != own]:
                 self._say("warning", {"text": f"{', '.join(changed)}: of another version than when the run was begun."})
 
@@ -209,6 +220,9 @@ class Trainer:
         }  # fmt: skip
         self._say("step", values)
         self._warn()
+        self._flat = self._flat + 1 if values["flat_groups"] == 1 else 0
+        if self._flat == FLAT_STEPS:
+            self._say("warning", {"text": f"In {FLAT_STEPS} steps every group had equal rewards: nothing is learned."})
         if self._watch is not None:
             self._watch(Seen(self.done, rollouts, learned))
         every = config.evaluation.evaluate_every
@@ -217,7 +231,10 @@ class Trainer:
 
     def _warn(self) -> None:
         """Says once of each drift gauge that it is above its limit; before much is learned they say little."""
-        if self.config.routing.intervention == "none" or self.done <= WARNS_AFTER * self.config.grpo.steps:
+        routing = self.config.routing
+        if routing.intervention == "none" or routing.space == "displacement":
+            return  # what was learned is split as a whole there, so that noise does not add up
+        if self.done <= WARNS_AFTER * self.config.grpo.steps:
             return
         for warning in self.optimizer.diagnostics().warnings:
             gauge = warning.split()[0]
@@ -300,6 +317,7 @@ class Trainer:
             vectors = checkpoints.named(self.policy.vectors)
             partial = self.place / f".{folder.VECTORS}.partial"
             save_file({name: v.cpu().contiguous() for name, v in vectors.items()}, partial)
+            partial.chmod(READABLE)
             partial.replace(self.place / folder.VECTORS)
             shutil.rmtree(self.place / folder.DEPLOYED, ignore_errors=True)
             save_deployed(self.policy.model, self.place / folder.DEPLOYED)
@@ -342,6 +360,7 @@ class Trainer:
         config, seed = self.config.teacher, self.config.run.seed
         if config.pool is not None:
             pool = read(config.pool)
+            pool.check_tokens(self.policy.vocabulary)
             if not any(prompt.key in pool for prompt in self.task.draw(PROBED, stream(seed, "pool"))):
                 raise PoolError(f"{config.pool} has none of this task's prompts; sample one from a run of this task.")
             return pool
@@ -351,8 +370,8 @@ class Trainer:
         if self.place is not None:
             checkpoints.save(
                 self.place / folder.CHECKPOINTS, self.done, self.policy.vectors, self.optimizer.state_dict(),
-                {"warned": self._warned, "config": plain_settings(self.config), "inputs": self._inputs,
-                 "versions": versions()},
+                {"warned": self._warned, "flat": self._flat, "config": plain_settings(self.config),
+                 "inputs": self._inputs, "versions": versions()},
             )  # fmt: skip
 
     def _open_log(self, step: int) -> None:
