@@ -296,3 +296,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
         assert run.done == 2
         run.run()
     assert same_bits(load_file(place / "vectors.safetensors"), trained(toy()))
+    told = [entry.values["text"] for entry in read(place / "log.jsonl") if entry.event == "warning"]
+    assert any("step-000004" in text and "the checkpoint before it was taken" in text for text in told)
+
+
+def test_a_run_that_learns_nothing_says_so():
+    told = []
+    config = toy(grpo={"steps": 6, "temperature": 1e-3, "prompts": 2}, teacher={"teach_pairs": False})
+    with Trainer(config, None, tell=lambda event, step, values: told.append((event, step, values))) as run:
+        run.run()
+    flat = [step for event, step, values in told if event == "step" and values["flat_groups"] == 1]
+    assert flat == [1, 2, 3, 4, 5, 6], "at this temperature a group is one completion"
+    assert [step for event, step, values in told if event == "warning"] == [5]
