@@ -38,12 +38,13 @@ def train(request: TrainRequest) -> TrainResult:
     """One run of the trainer on the testbed, in float64."""
     watcher = _Watcher(request)
     place = request.folder / "run"
+    measured = request.measure or request.intervention != "none"
     config = TrainConfig(
         preset="suite",
         model=MODEL,
         grpo=replace(GRPO, steps=request.steps),
         routing=RoutingConfig(intervention=request.intervention),
-        basis=replace(BASIS, measure=request.measure),
+        basis=replace(BASIS, measure=request.measure, refresh_every=BASIS.refresh_every if measured else 0),
         teacher=TEACHER,
         evaluation=EvaluationConfig(evaluate_every=1 if request.evaluate else 0, evaluation_prompts=16),
         run=RunConfig(
