@@ -29,7 +29,11 @@ ONLY = {  # making a Trainer takes a quarter of a second, and each run of a chec
         "optimizer.none_ignores_basis", "optimizer.empty_module", "optimizer.matches_reference",
     ],
 }  # fmt: skip
-each_stranger = pytest.mark.parametrize("stranger", STRANGERS, ids=lambda module: module.__name__)
+each_stranger = pytest.mark.parametrize(
+    "stranger",
+    [pytest.param(m, marks=pytest.mark.long) if m in ONLY else m for m in STRANGERS],
+    ids=lambda module: module.__name__,
+)
 
 
 @each_stranger

@@ -39,7 +39,7 @@ def result_of(fault, dtype=torch.float64) -> Result:
     return result
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.long)], ids=str)
 def test_every_invariant_holds_for_the_correct_subject(dtype):
     report = verify(replace(CORRECT, dtype=dtype), tape=tape())
     assert report.ok
@@ -47,6 +47,7 @@ def test_every_invariant_holds_for_the_correct_subject(dtype):
     assert report.ran == report.applicable == report.total == len(all_invariants())
 
 
+@pytest.mark.long
 def test_in_bfloat16_everything_is_measured_and_what_no_bound_can_judge_is_said_so():
     report = verify(replace(CORRECT, dtype=torch.bfloat16), tape=tape())
     assert report.ok
