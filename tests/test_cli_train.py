@@ -28,7 +28,9 @@ def test_a_run_prints_what_it_wrote_and_exits_0(tmp_path, capsys):
     for own in rates.values():
         row = [own["hack"], own["standard_error"], own["solve"], own["format"], *own["hack_by_mode"].values()]
         assert re.search(r"\s+".join(re.escape(f"{cell:.3f}") for cell in row), printed.out)
-    assert sum("loss" in line for line in printed.err.splitlines()) == 4
+    assert [line.split()[0] for line in printed.err.splitlines() if re.match(r" +\d+ +[-+]\d", line)] == list("1234")
+    assert sum(line.split()[:2] == ["step", "loss"] for line in printed.err.splitlines()) == 1, "one header"
+    assert "# gn_pre_clip   grad_norm_pre_clip: norm of the accumulated gradient" in printed.err, "and a legend"
     assert {entry.event for entry in read(place / "log.jsonl")} >= {"run", "step", "evaluation", "final"}
 
 

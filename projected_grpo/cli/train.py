@@ -99,19 +99,19 @@ def _shown() -> Iterator[tuple[Callable[[str, int, dict[str, Any]], None], Calla
 
     Gives what is told of events, and what is told how many steps there are.
     """
-    from projected_grpo.logs.metrics import for_people
+    from projected_grpo.logs.stream import Stream, brief
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console, stream = Console(stderr=True, highlight=False, soft_wrap=True), Stream()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("training", total=None)
 
         def tell(event: str, step: int, values: Mapping[str, Any]) -> None:
-            line = for_people(event, values)
-            if event == "step":
-                progress.update(bar, completed=step, description=line)
-            if line and (event != "step" or not console.is_terminal):
-                progress.console.print(f"{step:4d}  {line}", markup=False)
+            if event == "step" and console.is_terminal:
+                progress.update(bar, completed=step, description=brief(values))
+                return
+            for line in stream.lines(event, step, values):
+                progress.console.print(line, markup=False)
 
         yield tell, lambda steps: progress.update(bar, total=steps)
 

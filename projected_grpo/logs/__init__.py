@@ -6,8 +6,10 @@ for entry in read(folder / "log.jsonl"): ...
 """
 
 from projected_grpo.logs.errors import DamagedLogError, LogError, UndeclaredMetricError
-from projected_grpo.logs.lines import SCHEMA, Entry, LogWriter, parse, read, truncate
+from projected_grpo.logs.lines import SCHEMA, LogWriter
 from projected_grpo.logs.metrics import METRICS, Metric, declared
+from projected_grpo.logs.reading import Entry, Recovered, parse, parse_all, read, recover, truncate
+from projected_grpo.logs.stream import Stream
 
 __all__ = [
     "METRICS",
@@ -17,9 +19,13 @@ __all__ = [
     "LogError",
     "LogWriter",
     "Metric",
+    "Recovered",
+    "Stream",
     "UndeclaredMetricError",
     "declared",
     "parse",
+    "parse_all",
     "read",
+    "recover",
     "truncate",
 ]

@@ -13,3 +13,7 @@ class UndeclaredMetricError(LogError):
 
 class DamagedLogError(LogError):
     """A line is not what was written."""
+
+
+class MissingTrackerError(LogError):
+    """What should be told of a run is not installed."""

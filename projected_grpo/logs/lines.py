@@ -1,64 +1,54 @@
-"""Lines of a log: one JSON object each, with the schema's version first and a checksum last.
+"""Lines of a log: one JSON object each, with the schema's version first, the line's number and a checksum last.
 
-    {"schema": 1, "event": "step", "step": 3, "loss": 0.1, "crc32": "9ae0daaf"}
+    {"schema": 1, "event": "step", "step": 3, "loss": 0.1, ..., "line": 4, "crc32": "9ae0daaf"}
 
-The checksum is the CRC-32 of the line's bytes before `, "crc32"`. Lines are appended and flushed one by one, so what a
-killed process leaves is whole lines and at most one piece of one.
+A line holds every metric of its event, in the order of their declaration, null where nothing was measured. The checksum
+is the CRC-32 of the line's bytes before `, "crc32"`, the number tells a lost line from one that never was. Lines are
+appended and flushed one by one, so what a killed process leaves is whole lines and at most one piece of one.
 """
 
 import json
-import math
 import os
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from projected_grpo.logs.errors import DamagedLogError, UndeclaredMetricError
-from projected_grpo.logs.metrics import declared
+from projected_grpo.logs.metrics import Arm, declared
+from projected_grpo.logs.numbers import as_json, as_numbers
 
 SCHEMA = 1
-_MARK = ', "crc32": "'
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line, read back."""
-
-    schema: int
-    event: str
-    step: int
-    values: dict[str, Any]
+MARK = ', "crc32": "'
+ENVELOPE = ("schema", "event", "step", "line")
 
 
 class LogWriter:
-    """Appends to a log, and makes it if it isn't there."""
+    """Appends to a log, and makes it if it isn't there; a piece of a line that a killed process left is cut off.
 
-    def __init__(self, path: Path) -> None:
+    Arguments:
+        path: the log.
+        arm: that of the run; what is not defined in it is then refused.
+    """
+
+    def __init__(self, path: Path, *, arm: Arm | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._arm = arm
+        self._lines = _cut_to_whole_lines(path)
         self._file: TextIO = path.open("a", encoding="utf-8", newline="\n")
 
     def write(self, event: str, *, step: int, **values: Any) -> None:
-        """Appends one line.
+        """Appends one line; metrics that are left out are null.
 
         Numbers that are not finite become strings, "NaN" or "Infinity": JSON has no such numbers.
 
         Raises UndeclaredMetricError; nothing is written then.
         """
-        known = declared(event)
-        for name, value in values.items():
-            if name not in known:
-                raise UndeclaredMetricError(f"No metric {name!r} is declared for the event {event!r}; declare it.")
-            if not known[name].fits(value):
-                raise UndeclaredMetricError(
-                    f"{name} of {event} is declared as {known[name].kind}, and {value!r} is a {type(value).__name__}."
-                )
-        entry = {"schema": SCHEMA, "event": event, "step": step, **values}
-        body = json.dumps(_finite(entry), allow_nan=False)[:-1]
-        self._file.write(f'{body}{_MARK}{zlib.crc32(body.encode()):08x}"}}\n')
+        check(event, values, self._arm)
+        whole = {name: as_json(values.get(name)) for name in declared(event)}
+        self._file.write(sealed(event, step, whole, self._lines + 1))
         self._file.flush()
+        self._lines += 1
 
     def close(self) -> None:
         """Closes the file, once what was written has reached the disk."""
@@ -74,72 +64,62 @@ class LogWriter:
         self.close()
 
 
-def parse(line: str) -> Entry:
-    """Reads one line back. Raises DamagedLogError if it is not what was written."""
-    body, mark, rest = line.rstrip("\r\n").rpartition(_MARK)
+def check(event: str, values: dict[str, Any], arm: Arm | None = None) -> None:
+    """Raises UndeclaredMetricError for what no declaration speaks of, for a value of another type than declared, and
+    for one that is not defined in the run's arm."""
+    known = declared(event)
+    if not known:
+        raise UndeclaredMetricError(f"No event {event!r} is declared; declare it, with its metrics.")
+    for name, value in values.items():
+        if name not in known:
+            raise UndeclaredMetricError(f"No metric {name!r} is declared for the event {event!r}; declare it.")
+        metric = known[name]
+        if not metric.fits(value):
+            raise UndeclaredMetricError(
+                f"{name} of {event} is declared as {metric.kind}, and {value!r} is a {type(value).__name__}."
+            )
+        if arm is not None and arm not in metric.arms and value is not None:
+            raise UndeclaredMetricError(f"{name} of {event} is not defined in the arm {arm}; leave it None.")
+
+
+def sealed(event: str, step: int, values: dict[str, Any], number: int) -> str:
+    """A line with its number, its checksum and its end."""
+    entry = {"schema": SCHEMA, "event": event, "step": step, **values, "line": number}
+    body = json.dumps(entry, allow_nan=False)[:-1]
+    return f'{body}{MARK}{zlib.crc32(body.encode()):08x}"}}\n'
+
+
+def opened(line: str) -> tuple[int, str, int, dict[str, Any]]:
+    """The number of a line, its event, step and values; raises DamagedLogError if it is not what was written."""
+    body, mark, rest = line.rstrip("\r\n").rpartition(MARK)
     if not mark or rest != f'{zlib.crc32(body.encode(errors="surrogateescape")):08x}"}}':
         raise DamagedLogError("its checksum does not fit its text, so it was cut off or changed")
     try:
-        values = _numbers(json.loads(body + "}"))
-        if values["schema"] > SCHEMA:
-            raise DamagedLogError(f"it has schema {values['schema']}, and this version reads up to {SCHEMA}")
-        return Entry(values.pop("schema"), values.pop("event"), values.pop("step"), values)
+        values = json.loads(body + "}")
+        schema, event, step, number = (values.pop(name) for name in ENVELOPE)
+        if schema != SCHEMA:
+            raise DamagedLogError(f"it has schema {schema}, and this version reads up to {SCHEMA}")
+        known = declared(event)
+        if strange := [name for name in values if name not in known]:
+            raise DamagedLogError(f"it has {', '.join(strange)}, which no declaration of {event} speaks of")
+        values = as_numbers(values, known) if _has_words_for_numbers(body) else values
+        if wrong := [name for name, value in values.items() if type(value) not in known[name].types]:
+            raise DamagedLogError(f"its {', '.join(wrong)} of {event} is not of the type that is declared")
+        return number, event, step, values
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedLogError(f"it is no line of a log ({error})") from None
 
 
-def read(path: Path | str) -> list[Entry]:
-    """The lines of a log. A last line without its newline, as a killed process leaves it, is passed over.
-
-    Raises DamagedLogError, naming the line, for any other that is not what was written.
-    """
-    return [entry for _, entry in _whole_lines(Path(path))]
+def _has_words_for_numbers(body: str) -> bool:
+    return '"NaN"' in body or 'Infinity"' in body
 
 
-def truncate(path: Path, step: int) -> None:
-    """Drops what was logged after a step, and the end: a run that resumes there writes both again. All or nothing.
-
-    Raises what `read` raises.
-    """
+def _cut_to_whole_lines(path: Path) -> int:
+    """How many lines the file has, once a piece of one at its end is gone."""
     if not path.exists():
-        return
-    kept = []
-    for line, entry in _whole_lines(path):
-        if entry.step <= step and entry.event != "final":
-            kept.append(line)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text("".join(kept), encoding="utf-8", newline="\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _whole_lines(path: Path) -> Iterator[tuple[str, Entry]]:
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
-                return
-            try:
-                yield line, parse(line)
-            except DamagedLogError as error:
-                raise DamagedLogError(
-                    f"{path}, line {number}: {error}; move the log away, and a run goes on with a new one."
-                ) from None
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _numbers(entry: dict[str, Any]) -> dict[str, Any]:
-    """Strings that stand for numbers, as floats again, where the declaration says float."""
-    known = declared(entry.get("event", ""))
-    return {
-        name: float(value) if isinstance(value, str) and name in known and known[name].kind == "float" else value
-        for name, value in entry.items()
-    }
+        return 0
+    with path.open("r+b") as file:
+        text = file.read()
+        if (whole := text.rfind(b"\n") + 1) < len(text):
+            file.truncate(whole)
+        return text.count(b"\n")

@@ -38,6 +38,7 @@ def of_run(config: TrainConfig, vectors: Mapping[str, VectorPair], extracted: Ex
         "basis_pairs": pairs if basis and config.basis.basis_from is None else None,
         "basis_separation": separation.right if separation else None,
         "basis_captured": separation.captured if separation else None,
+        "basis_held_out": separation.pairs if separation else None,
     }  # fmt: skip
 
 
@@ -53,6 +54,8 @@ def of_rollouts(rollouts: Rollouts, group: int) -> Values:
         "teacher_share": float(rollouts.teacher.double().mean()),
         "flat_groups": float((rollouts.advantages.view(-1, group) == 0).all(dim=1).double().mean()),
         "completion_tokens": float(lengths.double().mean()) if len(lengths) else None,
+        "student_completions": len(lengths), "teacher_completions": len(rollouts) - len(lengths),
+        "completions": len(rollouts), "groups": len(rollouts) // group,
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ labels that only logs read can change it.
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -265,6 +266,7 @@ class Trainer:
             {
                 "overlap": shared, "same_way": way, "accepted": accepted, "basis_axes": sum(basis.k.values()),
                 "basis_separation": separation.right if separation else None, "seconds": time.perf_counter() - began,
+                "basis_held_out": separation.pairs if separation else None,
             },
             step=self.done + 1,  # the step that it is for: what is logged of a step is logged before its checkpoint
         )  # fmt: skip
@@ -273,7 +275,10 @@ class Trainer:
         """Evaluates the model as trained and as deployed, on the held-out prompts."""
         began = time.perf_counter()
         views = self._views()
-        values: dict[str, Any] = {"prompts": len(self._evaluation), "seconds": time.perf_counter() - began}
+        values: dict[str, Any] = {
+            "prompts": len(self._evaluation), "seconds": time.perf_counter() - began,
+            "prompts_by_mode": dict(Counter(prompt.mode.value for prompt in self._evaluation)),
+        }  # fmt: skip
         for view, own in views.items():
             values |= {f"hack_{view}": own.hack, f"solve_{view}": own.solve, f"format_{view}": own.format}
             values[f"hack_by_mode_{view}"] = own.hack_by_mode
@@ -368,16 +373,20 @@ class Trainer:
 
     def _save(self) -> None:
         if self.place is not None:
-            checkpoints.save(
+            began = time.perf_counter()
+            saved = checkpoints.save(
                 self.place / folder.CHECKPOINTS, self.done, self.policy.vectors, self.optimizer.state_dict(),
                 {"warned": self._warned, "flat": self._flat, "config": plain_settings(self.config),
                  "inputs": self._inputs, "versions": versions()},
             )  # fmt: skip
+            self._say("checkpoint", {"folder": saved.name, "seconds": time.perf_counter() - began})
 
     def _open_log(self, step: int) -> None:
         if self.place is not None and self.config.run.log:
             truncate(self.place / folder.LOG, step)
-            self._log = self._closing.enter_context(LogWriter(self.place / folder.LOG))
+            self._log = self._closing.enter_context(
+                LogWriter(self.place / folder.LOG, arm=self.config.routing.intervention)
+            )
 
     def _say(self, event: str, values: dict[str, Any], *, step: int | None = None) -> None:
         at = self.done if step is None else step
