@@ -8,12 +8,15 @@ from rich.console import Console
 
 from projected_grpo.cli.list_invariants import list_invariants
 from projected_grpo.cli.optimizers import optimizers
+from projected_grpo.cli.plot import plot
 from projected_grpo.cli.pool import pool
+from projected_grpo.cli.results import results
 from projected_grpo.cli.suite import is_bad_input
 from projected_grpo.cli.verify import verify
 
 COMMANDS: dict[str, Callable[..., int]] = {
-    "verify": verify, "optimizers": optimizers, "invariants": list_invariants, "pool": pool,
+    "verify": verify, "optimizers": optimizers, "invariants": list_invariants, "pool": pool, "results": results,
+    "plot": plot,
 }  # fmt: skip
 
 

@@ -1,0 +1,108 @@
+"""The cells of a text log's rows, read as numbers: all rows at once, and each cell checked.
+
+A table of fixed format says more than its numbers: how many decimals a column has, and that the rollouts of both
+sources are N together. A cell that was cut or mended by a stray byte contradicts one of the two more often than not.
+"""
+
+import re
+from dataclasses import dataclass
+
+import polars as pl
+
+from projected_grpo.results.layouts import DEPLOYED, FRACTIONS, INTEGERS, Layout
+
+_FLOAT = r"^(?:[+-]?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]{2,3})?|[+-]?inf|nan)$"
+_FRACTION = r"^(?:[0-9]{1,9}/[0-9]{1,9}|nan)$"
+_WHOLE = r"^[0-9]{1,9}$"
+_TOGETHER = (("gt",), ("hack",), ("gt_s", "gt_t"), ("hack_s", "hack_t"))  # of N rollouts each
+
+Parts = dict[str, tuple[pl.Series, pl.Series]]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """The first row that cannot be read, and why."""
+
+    row: int
+    why: str
+
+
+def table(layout: Layout, rows: list[list[str]]) -> tuple[pl.DataFrame, Bad | None]:
+    """The rows before the first bad one, under today's names; of a fraction the denominator too, as `<name>_n`."""
+    text = _as_text(layout, rows)
+    parts: Parts = {
+        name: _parts(text[name])
+        for name in layout.columns
+        if name in FRACTIONS or (name in DEPLOYED and text[name].str.contains("/", literal=True).any())
+    }
+    bad = _first_bad(layout, text, parts)
+    end = text.height if bad is None else bad.row
+    columns = []
+    for old in layout.columns:
+        name = layout.names[old]
+        if old in parts:
+            above, below = (part.head(end) for part in parts[old])
+            share: pl.Series = above.cast(pl.Float64) / below.cast(pl.Float64)
+            columns += [share.fill_nan(None).alias(name), below.cast(pl.Int64).alias(f"{name}_n")]
+        elif old in INTEGERS:
+            columns.append(text[old].head(end).cast(pl.Int64).alias(name))
+        else:
+            columns.append(text[old].head(end).cast(pl.Float64).fill_nan(None).alias(name))
+    return pl.DataFrame(columns), bad
+
+
+def _as_text(layout: Layout, rows: list[list[str]]) -> pl.DataFrame:
+    schema = dict.fromkeys(layout.columns, pl.String)
+    if not rows:
+        return pl.DataFrame(schema=schema)
+    joined = "\n".join(map(" ".join, rows)).encode()
+    return pl.read_csv(joined, has_header=False, separator=" ", schema=schema, quote_char=None)
+
+
+def _first_bad(layout: Layout, text: pl.DataFrame, parts: Parts) -> Bad | None:
+    found: list[Bad] = []
+    for name in layout.columns:
+        cells = text[name]
+        if name in parts:
+            above, below = parts[name]
+            _note(found, ~cells.str.contains(_FRACTION), name, cells, "no fraction")
+            _note(found, above > below, name, cells, "more than a whole")
+        elif name in INTEGERS:
+            _note(found, ~cells.str.contains(_WHOLE), name, cells, "no whole number")
+        else:
+            _note(found, ~cells.str.contains(_form(cells)), name, cells, "no number written like those before it")
+            if name in DEPLOYED:
+                value = cells.cast(pl.Float64, strict=False).fill_nan(None)
+                _note(found, (value < 0) | (value > 1), name, cells, "no share")
+    total = text["N"].cast(pl.UInt64, strict=False)
+    for names in _TOGETHER:
+        if set(names) <= set(layout.columns):
+            counted = sum((parts[name][1] for name in names), start=pl.zeros(text.height, pl.UInt64, eager=True))
+            _note(found, counted != total, " and ".join(names), text[names[-1]], "not of the rollouts that N counts")
+    return min(found, key=lambda bad: bad.row, default=None)
+
+
+def _form(cells: pl.Series) -> str:
+    """What each cell of a column of floats must match: a sign where the column has them, decimals as in the first."""
+    numbers = cells.filter(~cells.str.contains("n", literal=True))  # nan and inf have neither
+    if not len(numbers):
+        return _FLOAT
+    first = re.fullmatch(r"[+-]?[0-9]+(?:\.([0-9]+))?(e[+-][0-9]{2,3})?", numbers.item(0))
+    if first is None:
+        return _FLOAT
+    sign = "[+-]" if numbers.str.starts_with("+").any() else "-?"
+    decimals = "" if first[1] is None else rf"\.[0-9]{{{len(first[1])}}}"
+    return rf"^(?:{sign}[0-9]+{decimals}{'e[+-][0-9]{2,3}' if first[2] else ''}|[+-]?inf|nan)$"
+
+
+def _note(found: list[Bad], wrong: pl.Series, name: str, cells: pl.Series, why: str) -> None:
+    row = wrong.fill_null(False).arg_max() if wrong.any() else None
+    if row is not None:
+        found.append(Bad(row, f"{name} is {cells[row]!r}, {why}"))
+
+
+def _parts(cells: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Numerators and denominators; null where there is no fraction."""
+    both = cells.str.split_exact("/", 1).struct
+    above, below = (both.field(name).cast(pl.UInt64, strict=False) for name in ("field_0", "field_1"))
+    return above, below
