@@ -26,6 +26,8 @@ from invariants.contracts import (
     GradeSetting,
     GRPOLoss,
     GRPOSetting,
+    LogSetting,
+    LogsFactory,
     Setting,
     SplitFunction,
     SplitSetting,
@@ -72,6 +74,7 @@ class Subject:
     extraction: ExtractionFunction | Mapping[ExtractionSetting, ExtractionFunction] | None = None
     train: TrainFunction | Mapping[TrainSetting, TrainFunction] | None = None
     grade: GradeFunction | Mapping[GradeSetting, GradeFunction] | None = None
+    logs: LogsFactory | Mapping[LogSetting, LogsFactory] | None = None
     dtype: torch.dtype = torch.float64
     claims: Collection[str] | None = None
 

@@ -19,7 +19,7 @@ def test_somebody_who_only_has_a_split(small_tape):
     assert report.ok
     assert report.applicable >= 10
     others = [r for r in report.results if r.invariant.capability != "split"]
-    lacking = ("routed_step", "adapter", "grpo", "extraction", "train", "grade")
+    lacking = ("routed_step", "adapter", "grpo", "extraction", "train", "grade", "logs")
     assert {r.worst.reason for r in others} == {f"the subject has no {capability}" for capability in lacking}
 
 

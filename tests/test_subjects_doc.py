@@ -13,15 +13,25 @@ from invariants import (
     LOGGED,
     AdaptedLinear,
     AdapterSetting,
+    Column,
     ContrastiveProblem,
+    Delta,
     ExtractionSetting,
     FirstStep,
+    FrozenLog,
     Graded,
     GradeRequest,
     GradeSetting,
     GRPOBatch,
     GRPOSetting,
+    LogEvent,
+    LoggedRun,
+    Logs,
+    LogSetting,
+    ReadLog,
     Refresh,
+    ResultRun,
+    Series,
     SplitSetting,
     Stepped,
     Stepper,
@@ -58,6 +68,7 @@ SILENT = {  # what an example of a capability leaves unsaid, by the theory or si
     "my_adapter": set(), "my_loss": set(), "my_extraction": set(),
     "my_training": {"training.two_grades", "training.refresh_ablates"},
     "my_grader": {"grading.diagonal", "grading.independent"},
+    "my_logs": {"logs.reads_released"},
 }  # fmt: skip
 HANDED_IN = {
     "The subject": (Subject,), "split": (SplitSetting,), "routed_step": (Stepped, Stepper, StepSetting, SplitRule),
@@ -65,6 +76,7 @@ HANDED_IN = {
     "extraction": (ContrastiveProblem, ExtractionSetting), "A tape of your own": (Tape,),
     "train": (TrainRequest, TrainResult, FirstStep, Refresh, TrainSetting),
     "grade": (GradeRequest, Graded, GradeSetting),
+    "logs": (Logs, LoggedRun, LogEvent, ReadLog, Column, ResultRun, Delta, Series, LogSetting, FrozenLog),
 }  # fmt: skip
 
 
@@ -122,6 +134,7 @@ def test_every_logged_name_is_explained():
         ("extraction", ExtractionSetting),
         ("train", TrainSetting),
         ("grade", GradeSetting),
+        ("logs", LogSetting),
     ],
 )
 def test_the_defaults_are_those_of_the_settings(section, kind):
@@ -145,10 +158,10 @@ def test_the_labels_are_what_settings_are_called(examples):
         SplitSetting(), SplitSetting(gate="no_gate", overshoot=1.5), *examples("my_settings").routed_step,
         StepSetting(optimizer="RAdam", space="update", clip=None), AdapterSetting(), GRPOSetting(),
         GRPOSetting(beta=0.04), GRPOSetting(clip_epsilon=None), ExtractionSetting(),
-        ExtractionSetting(floors=(), tie=None), TrainSetting(), GradeSetting(),
+        ExtractionSetting(floors=(), tie=None), TrainSetting(), GradeSetting(), LogSetting(),
     ]  # fmt: skip
     named = set(labels(settings).values())
-    capabilities = {"split", "routed_step", "adapter", "grpo", "extraction", "train", "grade", "label"}
+    capabilities = {"split", "routed_step", "adapter", "grpo", "extraction", "train", "grade", "logs", "label"}
     assert shown - capabilities - {"one_sided"} <= named
     assert '"ID @ gradient / clip before / AdamW" REASON' in DOCUMENT
     assert "gradient / clip before / AdamW" in named
@@ -168,6 +181,7 @@ def opened_by(section):
     [
         ("adapter", "my_adapter", ["ablated", "as_base", "weight", "merge", "unmerge", "export"]),
         ("grpo", "my_loss", ["advantages", "k3", "by_source"]),
+        ("logs", "my_logs", ["write", "columns", "deltas", "series"]),
         ("routed_step", "my_steps", ["state_dict", "load_state_dict", "accumulate"]),
     ],
 )

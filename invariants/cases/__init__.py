@@ -15,6 +15,7 @@ from invariants.cases.draws import orthonormal_rows
 from invariants.cases.extraction import ExtractionCase, contrasts
 from invariants.cases.grade import GradeCase, programs
 from invariants.cases.grpo import GRPOCase, groups
+from invariants.cases.logs import LogCase, logged
 from invariants.cases.routed_step import StepCase, steps_of, synthetic_steps
 from invariants.cases.split import SplitCase, adversarial_splits, splits_of
 from invariants.cases.train import TrainCase, runs
@@ -22,7 +23,7 @@ from invariants.errors import SuiteError, UnusableTapeError
 from invariants.strategies import adapter_cases, split_cases, step_cases
 from reference import Tape
 
-Case = SplitCase | StepCase | AdapterCase | GRPOCase | ExtractionCase | TrainCase | GradeCase
+Case = SplitCase | StepCase | AdapterCase | GRPOCase | ExtractionCase | TrainCase | GradeCase | LogCase
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,6 +37,7 @@ class Cases:
     extraction: tuple[ExtractionCase, ...]
     train: tuple[TrainCase, ...]
     grade: tuple[GradeCase, ...]
+    logs: tuple[LogCase, ...]
     seed: int
 
 
@@ -65,6 +67,7 @@ def build_cases(tape: Tape, seed: int, profile: Profile = "ci") -> Cases:
         extraction=tuple(contrasts(seed)),
         train=tuple(runs(seed)),
         grade=tuple(programs()),
+        logs=tuple(logged(seed)),
         seed=seed,
     )  # fmt: skip
 
@@ -102,6 +105,7 @@ __all__ = [
     "ExtractionCase",
     "GRPOCase",
     "GradeCase",
+    "LogCase",
     "Profile",
     "SplitCase",
     "StepCase",

@@ -7,18 +7,39 @@ from invariants.contracts.claims import Claims
 from invariants.contracts.extraction import ContrastiveProblem, ExtractionFunction, ExtractionSetting, Floor
 from invariants.contracts.grade import Graded, GradeFunction, GradeRequest, GradeSetting, Mode
 from invariants.contracts.grpo import GRPO, GRPOBatch, GRPOLoss, GRPOSetting
+from invariants.contracts.logs import (
+    Column,
+    Delta,
+    FrozenLog,
+    LogEvent,
+    LoggedRun,
+    Logs,
+    LogSetting,
+    LogsFactory,
+    ReadLog,
+    ResultRun,
+    Series,
+)
 from invariants.contracts.routed_step import LOGGED, StepFactory, StepFunction, Stepped, Stepper, StepSetting
 from invariants.contracts.split import SplitFunction, SplitSetting, label_of
 from invariants.contracts.train import FirstStep, Refresh, TrainFunction, TrainRequest, TrainResult, TrainSetting
 
-Capability = Literal["split", "routed_step", "adapter", "grpo", "extraction", "train", "grade"]
+Capability = Literal["split", "routed_step", "adapter", "grpo", "extraction", "train", "grade", "logs"]
 Setting = (
-    SplitSetting | StepSetting | AdapterSetting | GRPOSetting | ExtractionSetting | TrainSetting | GradeSetting
-)  # fmt: skip
+    SplitSetting
+    | StepSetting
+    | AdapterSetting
+    | GRPOSetting
+    | ExtractionSetting
+    | TrainSetting
+    | GradeSetting
+    | LogSetting
+)
 
 SETTINGS: dict[Capability, type[Setting]] = {
     "split": SplitSetting, "routed_step": StepSetting, "adapter": AdapterSetting,
     "grpo": GRPOSetting, "extraction": ExtractionSetting, "train": TrainSetting, "grade": GradeSetting,
+    "logs": LogSetting,
 }  # fmt: skip
 """The kind of setting that each capability has; made without arguments, it is the default."""
 
@@ -31,11 +52,14 @@ __all__ = [
     "AdapterSetting",
     "Capability",
     "Claims",
+    "Column",
     "ContrastiveProblem",
+    "Delta",
     "ExtractionFunction",
     "ExtractionSetting",
     "FirstStep",
     "Floor",
+    "FrozenLog",
     "GRPOBatch",
     "GRPOLoss",
     "GRPOSetting",
@@ -43,8 +67,16 @@ __all__ = [
     "GradeRequest",
     "GradeSetting",
     "Graded",
+    "LogEvent",
+    "LogSetting",
+    "LoggedRun",
+    "Logs",
+    "LogsFactory",
     "Mode",
+    "ReadLog",
     "Refresh",
+    "ResultRun",
+    "Series",
     "Setting",
     "SplitFunction",
     "SplitSetting",

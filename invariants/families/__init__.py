@@ -18,6 +18,8 @@ from invariants.families import (
     training,
     training_step,
     grading,
+    logs,
+    results,
 )
 
 __all__ = [
@@ -31,8 +33,10 @@ __all__ = [
     "grading",
     "grpo",
     "grpo_tokens",
+    "logs",
     "optimizer",
     "refresh",
+    "results",
     "split",
     "split_edges",
     "training",

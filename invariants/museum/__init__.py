@@ -10,6 +10,8 @@ from invariants.museum import (
     grader,
     grading,
     grpo,
+    logbook,
+    logs,
     optimizer,
     optimizer_routed,
     routed_step,
@@ -27,6 +29,7 @@ from invariants.subject import Subject
 CORRECT = Subject(
     name="correct", split=split.CORRECT, routed_step={**routed_step.CORRECT, **spaces.CORRECT}, adapter=adapter.CORRECT,
     grpo=grpo.CORRECT, extraction=extraction.CORRECT, train=trainer.CORRECT, grade=grader.CORRECT,
+    logs=logbook.CORRECT,
 )  # fmt: skip
 """The subject that faults are one change away from; it must trip nothing."""
 
@@ -39,6 +42,7 @@ __all__ = [
     "SelfTest",
     "SubjectFault",
     "grading",
+    "logs",
     "optimizer",
     "optimizer_routed",
     "selftest",

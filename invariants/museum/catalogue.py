@@ -47,6 +47,12 @@ CATALOGUE: dict[int, str] = {
     33: "A teacher's rollouts are stored with the grade that can be fooled as if it were the true one.",
     34: "Evaluation draws from the training's random state, and a run that is evaluated is another run.",
     35: "A resumed run begins its schedule, its order of the data or its second moments anew.",
+    36: "The table of paired differences selects one arm by its name, and routed runs vanish from it.",
+    37: "A column is inserted in the middle, and whoever reads by index reads its neighbour.",
+    38: "The name of a column is used again for another quantity.",
+    39: "The plot of routing shows its hacks during training, although the claim is about the model without its "
+    "quarantine.",
+    40: "A mean over several seeds is compared with a single one.",
     41: "The decomposition is computed under autograd, and the frozen basis carries a graph.",
     42: "A matrix that is not contiguous is handed to a format that refuses it.",
     45: "One-sided routing at a constant learning rate: the running model trains well, while the rectified noise "

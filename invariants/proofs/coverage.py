@@ -34,6 +34,16 @@ CONTRACTS = {
     "grading.attacks_never_solved": "what a program says of programs",
     "grading.exact_types": "what a program says of programs",
     "grading.independent": "what a program leaves behind",
+    "logs.round_trip": "what a program writes down and reads back",
+    "logs.truncation": "what a program takes a damaged file for",
+    "logs.damage": "what a program takes a damaged file for; that a checksum misses no single change is known",
+    "logs.reads_released": "what a program reads",
+    "logs.columns_appended": "what a program writes down",
+    "logs.names_keep_meaning": "what a program writes down",
+    "logs.every_arm": "what a program shows",
+    "logs.same_seeds": "what a program compares",
+    "logs.deltas": "agreement of two programs",
+    "logs.deployed_is_primary": "what a program shows",
 }
 """Invariant id -> why it is no algebraic statement. All others need a proof, which a test asserts."""
 

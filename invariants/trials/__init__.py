@@ -10,16 +10,18 @@ from invariants.trials.adapter import AdapterTrial
 from invariants.trials.extraction import ExtractionTrial
 from invariants.trials.grade import GradeTrial
 from invariants.trials.grpo import GRPOTrial
+from invariants.trials.logs import LogTrial
 from invariants.trials.routed_step import StepTrial
 from invariants.trials.split import SplitTrial
 from invariants.trials.train import TrainTrial
 
-Trial = SplitTrial | StepTrial | AdapterTrial | GRPOTrial | ExtractionTrial | TrainTrial | GradeTrial
+Trial = SplitTrial | StepTrial | AdapterTrial | GRPOTrial | ExtractionTrial | TrainTrial | GradeTrial | LogTrial
 
 # Which kind of trial a capability is tried by: (callable, setting=, case=, dtype=) -> trial.
 TRIALS: dict[Capability, Callable[..., Trial]] = {
     "split": SplitTrial, "routed_step": StepTrial, "adapter": AdapterTrial,
     "grpo": GRPOTrial, "extraction": ExtractionTrial, "train": TrainTrial, "grade": GradeTrial,
+    "logs": LogTrial,
 }  # fmt: skip
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "ExtractionTrial",
     "GRPOTrial",
     "GradeTrial",
+    "LogTrial",
     "SplitTrial",
     "StepTrial",
     "TrainTrial",

@@ -28,6 +28,7 @@ from projected_grpo.adapter.layer import Linear
 from projected_grpo.basis import Basis
 from projected_grpo.claims import Guarantee
 from projected_grpo.cli.subject_grpo import losses
+from projected_grpo.cli.subject_logs import logs
 from projected_grpo.cli.subject_training import grade, train
 from projected_grpo.clip import ClipPolicy
 from projected_grpo.extraction import extract_basis
@@ -80,6 +81,7 @@ def subject() -> Subject:
         extraction=extracted,
         train={TrainSetting(teacher=True): train},
         grade=grade,
+        logs=logs(),
     )
 
 
