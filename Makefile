@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup verify train test test-long test-kills test-experiment bench-grading testbed optimizers test-optimizers optimizer-gradients selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
+.PHONY: help setup verify train test test-long test-kills test-experiment bench-grading bench-results log-schema testbed optimizers test-optimizers optimizer-gradients selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +41,12 @@ test-experiment: setup  ## what the testbed shows on three seeds: vanilla hacks,
 
 bench-grading: setup  ## programs graded a second, beside one process for each
 	$(BIN)/python benchmarks/grading.py
+
+bench-results: setup  ## logs of 50 runs of 10,000 steps, read and tabled, beside json.loads of the same lines
+	$(BIN)/python benchmarks/results.py
+
+log-schema: setup  ## write the log's JSON Schema and docs/logs.md anew from the declaration of its metrics
+	$(BIN)/python -m projected_grpo.logs --write
 
 testbed: setup  ## warm up the testbed's model anew; build/testbed, to be compared with what is shipped
 	$(BIN)/python -m projected_grpo.testbed --out build/testbed
