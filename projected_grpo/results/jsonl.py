@@ -21,6 +21,7 @@ from projected_grpo.results.layouts import DTYPES, with_declared
 from projected_grpo.results.run import LoggedRun
 
 _TAIL = 22  # bytes of `, "crc32": "01234567"}`, which a line ends with
+_LINE = b', "line": '  # its number, the last of its values
 VERSIONS = tuple(range(1, SCHEMA + 1))
 _STEP = tuple(b'{"schema": %d, "event": "step", "step": ' % version for version in VERSIONS)
 _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -97,6 +98,9 @@ def _split(path: Path, lines: list[bytes]) -> _Read:
         body = line[:-_TAIL]
         if line[-_TAIL:] != b', "crc32": "%08x"}' % crc32(body):
             raise _DamageError(number, "its checksum does not fit its text, so it was cut off or changed")
+        own = body.rpartition(_LINE)
+        if own[1] and own[2] != b"%d" % number:
+            raise _DamageError(number, f"it was written as line {own[2].decode()}, so lines are missing or moved")
         if body.startswith(_STEP):
             steps.append(line)
             numbers.append(number)
