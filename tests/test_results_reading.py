@@ -187,6 +187,22 @@ def test_what_is_not_known_is_refused(data, error, words):
     assert str(V3) in str(caught.value)
 
 
+def test_a_run_that_was_killed_before_its_table_is_incomplete():
+    found = read(TEXT[: TEXT.index(HEADER.encode())])
+    assert (found.complete, found.steps.height) == (False, 0)
+    assert "0 of" in found.problem
+
+
+def test_in_v0_and_v1_the_whole_is_the_students_and_the_teachers():
+    (path,) = (each for each in LOGS if each.name.endswith("_v0_0.log"))
+    data = path.read_bytes()
+    row = next(line for line in data.splitlines() if line.startswith(b"I      5"))
+    assert b"9/16     1/8     8/8" in row
+    found = read_text(path, data.replace(row, row.replace(b" 1/8 ", b" 7/8 ")))
+    assert (found.complete, found.steps.height) == (False, 5)
+    assert "not hack_s and hack_t together" in found.problem
+
+
 @settings(max_examples=60)
 @given(st.sampled_from(LOGS), st.data())
 def test_a_text_log_cut_anywhere_gives_its_beginning_or_an_error(path, data):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-USUAL = 0.9  # of the rows are of one length, or the log isn't aligned and nothing is asked
+ODD = 0.1  # of the rows, and one in any case, may be of another length; if more are, nothing is asked of the log
 _CELL = re.compile(r" *[^ ]+")
 
 
@@ -23,7 +23,7 @@ def first_out_of_line(rows: Sequence[str]) -> int | None:
         return None
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     [(usual, count)] = Counter(lengths.tolist()).most_common(1)
-    if count < USUAL * len(rows):
+    if count < 2 or len(rows) - count > max(1.0, ODD * len(rows)):
         return None
     alike = np.flatnonzero(lengths == usual)
     ends = np.packbits(_ends([rows[int(at)] for at in alike], usual), axis=1)

@@ -56,6 +56,8 @@ def heading_of(path: Path, number: int, cells: list[str]) -> Heading:
     seed, steps = (_number(where, name, values, _count) for name in ("seed", "steps"))
     if seed is None or steps is None:
         raise UnreadableLogError(f"{where}: it has no {'seed=' if seed is None else 'steps='}; leave it out.")
+    if steps < 1:
+        raise UnreadableLogError(f"{where}: a run of {steps} steps has no figures; leave it out.")
     settings = Settings(
         preset=values["preset"], model=values.get("model"), steps=steps,
         group=_number(where, "group", values, _count), mix=_number(where, "mix", values, _share),

@@ -14,6 +14,7 @@ from projected_grpo.results.layouts import DEPLOYED, FRACTIONS, INTEGERS, Layout
 _FLOAT = r"^(?:[+-]?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]{2,3})?|[+-]?inf|nan)$"
 _FRACTION = r"^(?:[0-9]{1,9}/[0-9]{1,9}|nan)$"
 _WHOLE = r"^[0-9]{1,9}$"
+_SUMS = (("gt", "gt_s", "gt_t"), ("hack", "hack_s", "hack_t"))  # all is the student's and the teacher's
 _TOGETHER = (("gt",), ("hack",), ("gt_s", "gt_t"), ("hack_s", "hack_t"))  # of N rollouts each
 
 Parts = dict[str, tuple[pl.Series, pl.Series]]
@@ -79,6 +80,10 @@ def _first_bad(layout: Layout, text: pl.DataFrame, parts: Parts) -> Bad | None:
         if set(names) <= set(layout.columns):
             counted = sum((parts[name][1] for name in names), start=pl.zeros(text.height, pl.UInt64, eager=True))
             _note(found, counted != total, " and ".join(names), text[names[-1]], "not of the rollouts that N counts")
+    for whole, student, teacher in _SUMS:
+        if {whole, student, teacher} <= set(layout.columns):
+            odd = parts[whole][0] != parts[student][0] + parts[teacher][0]
+            _note(found, odd, whole, text[whole], f"not {student} and {teacher} together")
     return min(found, key=lambda bad: bad.row, default=None)
 
 
@@ -92,7 +97,8 @@ def _form(cells: pl.Series) -> str:
         return _FLOAT
     sign = "[+-]" if numbers.str.starts_with("+").any() else "-?"
     decimals = "" if first[1] is None else rf"\.[0-9]{{{len(first[1])}}}"
-    return rf"^(?:{sign}[0-9]+{decimals}{'e[+-][0-9]{2,3}' if first[2] else ''}|[+-]?inf|nan)$"
+    number = rf"[0-9]{decimals}e[+-][0-9]{{2,3}}" if first[2] else rf"[0-9]+{decimals}"  # one digit before an exponent
+    return rf"^(?:{sign}{number}|[+-]?inf|nan)$"
 
 
 def _note(found: list[Bad], wrong: pl.Series, name: str, cells: pl.Series, why: str) -> None:

@@ -18,9 +18,11 @@ from projected_grpo.results.layouts import DEPLOYED, KNOWN, Layout, expected, of
 from projected_grpo.results.rows import Bad, table
 from projected_grpo.results.run import LoggedRun
 
-_COLOUR = re.compile(r"\x1b\[[0-9;:?]*[A-DGHJKfhlmsu]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)")
+_COLOUR = re.compile(r"\x1b\[[0-9;:?]*[A-DGHJKfhlmsu]|\x1b[()][0-9AB]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)")
 # A row that was written behind a progress bar, on the same line.
 _AFTER_BAR = re.compile(r"(?![A-Z] ).*[^A-Za-z]I ( *(?:step |preset=|\d+ ).*)")
+FEWEST = 10  # cells of what may be a row; a sentence that begins with a number has fewer, or a word among them
+_BARS = ("%|", "it [", "s/it]")
 _STEP = re.compile("[0-9]{1,9}")
 _MARKS = str.maketrans("", "", "↑↓?")
 
@@ -37,6 +39,7 @@ class _Read:
     numbers: list[int] = field(default_factory=list)  # of the lines that the rows stand in
     suspect: int | None = None  # a line that begins like the row that is due, and is none
     problem: str = ""
+    headless: bool = False  # something like a row stands before any header
 
 
 def read_text(path: Path, data: bytes) -> LoggedRun:
@@ -52,6 +55,8 @@ def read_text(path: Path, data: bytes) -> LoggedRun:
     found = _Read(path)
     for number, message in _messages(data):
         _take(found, number, message)
+    if found.layout is None and found.heading is not None and not found.headless:
+        return _not_begun(path, found.heading)
     if found.layout is None:
         raise UnknownFormatError(
             f"{path} has no header of a table, which a text log needs (one of {expected()}), and is no JSONL log "
@@ -65,6 +70,16 @@ def read_text(path: Path, data: bytes) -> LoggedRun:
     return _run(found, found.heading, found.layout)
 
 
+def _not_begun(path: Path, heading: Heading) -> LoggedRun:
+    """A run that was killed before it came to its table."""
+    nothing = pl.DataFrame(schema={"step": pl.Int64()})
+    return LoggedRun(
+        source=path, format="text", intervention=heading.intervention, seed=heading.seed, settings=heading.settings,
+        steps=with_declared(nothing, "step"), evaluations=with_declared(nothing, "evaluation"), complete=False,
+        problem=f"0 of {heading.steps} steps are read, for it has no table",
+    )  # fmt: skip
+
+
 def _messages(data: bytes) -> Iterator[tuple[int, str]]:
     """Numbers of lines, and what follows the level I in them; the last line counts only with its newline."""
     text = data.decode("utf-8", errors="replace").removeprefix("\ufeff")
@@ -76,7 +91,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, str]]:
         for piece in line.removesuffix("\r").split("\r") if "\r" in line else (line,):
             if piece.startswith("I "):
                 yield number, piece[2:]
-            elif "%|" in piece and (after := _AFTER_BAR.fullmatch(piece)):
+            elif any(mark in piece for mark in _BARS) and (after := _AFTER_BAR.fullmatch(piece)):
                 yield number, after[1]
 
 
@@ -93,7 +108,8 @@ def _take(found: _Read, number: int, message: str) -> None:
 
 
 def _take_heading(found: _Read, number: int, cells: list[str]) -> None:
-    if found.heading is not None and not all("=" in cell for cell in cells):
+    names = {cell.partition("=")[0] for cell in cells}
+    if not all("=" in cell for cell in cells) or (found.heading is not None and not {"seed", "steps"} <= names):
         return  # a sentence about the preset
     heading = heading_of(found.path, number, cells)
     if found.heading not in (None, heading):
@@ -122,6 +138,8 @@ def _take_header(found: _Read, number: int, cells: tuple[str, ...]) -> None:
 
 
 def _take_row(found: _Read, number: int, cells: list[str], message: str) -> None:
+    if found.layout is None:
+        found.headless |= len(cells) >= FEWEST and _STEP.fullmatch(cells[0]) is not None
     if found.problem or found.layout is None or not _STEP.fullmatch(cells[0]):
         return
     step, due = int(cells[0]), len(found.rows)
