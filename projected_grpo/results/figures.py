@@ -3,7 +3,8 @@
 As trained: the student's rollouts of the last five steps. As deployed: what the logs say of the model as it would be
 used. In a text log that is, of routing, every value of the ablated model in the last five rows; other arms have nothing
 to ablate, so they are deployed as trained. A JSONL log has evaluations on held-out prompts of every arm, so there the
-deployed figures of all arms are those of the evaluations in the last five steps: like is compared with like.
+deployed figures of all arms are those of the evaluations in the last five steps, and none where there is no evaluation:
+like is compared with like.
 """
 
 import math
@@ -32,7 +33,7 @@ def figures(run: LoggedRun) -> dict[str, Figure]:
     last = run.steps["step"].max()
     looks = run.evaluations.filter(pl.col("step") > (last if isinstance(last, int) else 0) - LAST)
     deployed = {name: _mean(looks, f"{name}_deployed") for name in trained}
-    if run.intervention != "route" and (run.format.startswith("v") or all(not each.n for each in deployed.values())):
+    if run.intervention != "route" and run.format.startswith("v"):
         deployed = trained
     return {**trained, **{f"{name}_deployed": figure for name, figure in deployed.items()}}
 
