@@ -246,8 +246,7 @@ class GradientNotCleared(Adapted):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
         buffer = torch.zeros_like(self.S)
-        # torch leaves register_hook without types.
-        self.deployed.register_hook(lambda g: buffer.add_(g).clone())  # type: ignore[no-untyped-call]
+        self.deployed.register_hook(lambda g: buffer.add_(g).clone())  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 @broken_adapter("U is stored as the decomposition returned it", caught_by="adapter.saves", bug=42)

@@ -76,15 +76,14 @@ def _finite(values: Tensor) -> Tensor:
 def seeded(seed: int) -> Iterator[None]:
     """Inside the block every generator that code can reach without asking starts from the seed; the caller's go on
     afterwards as if nothing had been."""
-    # numpy's old global generator is one of them, and the reason for each noqa here.
-    python, numbers = random.getstate(), numpy.random.get_state()  # noqa: NPY002
+    python, numbers = random.getstate(), numpy.random.get_state()  # noqa: NPY002  (the old global one)
     on_cuda = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]  # torch leaves it untyped
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else []):
         (torch.manual_seed if on_cuda else torch.default_generator.manual_seed)(seed)  # the first takes 0.2 ms
         random.seed(seed)
-        numpy.random.seed(seed)  # noqa: NPY002
+        numpy.random.seed(seed)  # noqa: NPY002  (the old global one is what foreign code draws from)
         try:
             yield
         finally:
             random.setstate(python)
-            numpy.random.set_state(numbers)  # noqa: NPY002
+            numpy.random.set_state(numbers)  # noqa: NPY002  (the same)

@@ -28,8 +28,7 @@ class AdapterRecording:
         self._made += 1
         state = [f"Linear {self._made}"]
         for name, vector in (("deployed", made.deployed), ("quarantine", made.quarantine)):
-            # torch leaves this method without types.
-            vector.register_post_accumulate_grad_hook(self._keeping(name))  # type: ignore[no-untyped-call]
+            vector.register_post_accumulate_grad_hook(self._keeping(name))  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
         def forward(x: Tensor) -> Tensor:
             out = made.forward(x)

@@ -83,7 +83,7 @@ def split_by_problem(items: Iterable[T], share: float = 0.25) -> tuple[list[T], 
     train: list[T] = []
     held: list[T] = []
     for item in items:
-        name = item.id if isinstance(item, Problem) else item.problem  # type: ignore[attr-defined]
+        name = item.id if isinstance(item, Problem) else item.problem  # type: ignore[attr-defined]  # a Pair, or whatever else names its problem
         (held if held_out(name, share) else train).append(item)
     return train, held
 

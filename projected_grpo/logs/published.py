@@ -83,7 +83,7 @@ def page() -> str:
 
 
 def _section(event: str) -> Iterator[str]:
-    yield from ("", f"## {event}", "", f"{EVENTS[event][0].upper()}{EVENTS[event][1:]}.", "")  # type: ignore[index]
+    yield from ("", f"## {event}", "", f"{EVENTS[event][0].upper()}{EVENTS[event][1:]}.", "")  # type: ignore[index]  # event is one of its keys
     yield from ("| metric | type | unit | meaning | out of | arms | since |", "|---|---|---|---|---|---|--:|")
     for metric in declared(event).values():
         arms = "all" if metric.arms == ALL else ", ".join(metric.arms)

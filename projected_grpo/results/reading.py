@@ -61,7 +61,7 @@ def _one(given: Path | str) -> list[Path]:
     path = Path(given)
     places = [path]
     if not path.exists():
-        places = [Path(each) for each in sorted(glob.glob(str(given), recursive=True))]  # noqa: PTH207
+        places = [Path(each) for each in sorted(glob.glob(str(given), recursive=True))]  # noqa: PTH207  (a pattern may begin at the root, which Path.glob refuses)
         if not places:
             raise NoLogsError(f"There is no log at {given}; name a log, a folder with logs, or a pattern in quotes.")
     logs = [log for place in places for log in (_below(place) if place.is_dir() else [place])]

@@ -33,7 +33,7 @@ SHIPPED = Path(__file__).parent / "data" / "warm"  # seed 0, the default recipe
 METADATA, WEIGHTS = "warmup.json", "model.safetensors"
 
 
-def load(seed: int = 0, recipe: Recipe = Recipe()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # noqa: B008
+def load(seed: int = 0, recipe: Recipe = Recipe()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # noqa: B008  (it is frozen)
     """The warmed-up model in eval mode and its tokenizer; raises what `folder` raises."""
     path = folder(seed, recipe)
     with quiet():
@@ -42,7 +42,7 @@ def load(seed: int = 0, recipe: Recipe = Recipe()) -> tuple[PreTrainedModel, Pre
     return model.eval(), tokenizer
 
 
-def folder(seed: int = 0, recipe: Recipe = Recipe()) -> Path:  # noqa: B008
+def folder(seed: int = 0, recipe: Recipe = Recipe()) -> Path:  # noqa: B008  (it is frozen)
     """Where the warmed-up model is. It is made first, in 15 seconds, if it is neither shipped nor cached.
 
     Raises CheckpointError if the shipped files are damaged; a damaged cache is made anew.

@@ -58,7 +58,7 @@ def training(model: PreTrainedModel, seed: int, recipe: Recipe = Recipe()) -> It
         questions = draw(recipe.batch, generator)
         loss = completion_loss(model, questions.prompts, demonstrations(questions, generator, recipe))
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
         schedule.step()
         yield float(loss.detach())

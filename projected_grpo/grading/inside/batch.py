@@ -56,7 +56,7 @@ def run(request: dict[str, Any]) -> None:
 def _checked(source: str, mode: str) -> CodeType | None:
     try:
         tree = harmless(source.strip() if mode == "eval" else source, mode)
-        return compile(tree, "solution.py", mode, dont_inherit=True)  # type: ignore[call-overload, no-any-return]
+        return compile(tree, "solution.py", mode, dont_inherit=True)  # type: ignore[call-overload, no-any-return]  # mode is one of compile's words
     except (NotHarmlessError, SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 
