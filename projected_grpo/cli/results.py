@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from projected_grpo.cli.terminal import show, write
 from projected_grpo.errors import UsageError
+from projected_grpo.whole_files import whole
 
 Format = Literal["terminal", "markdown", "csv", "json"]
 
@@ -44,5 +45,6 @@ def results(
     else:
         write(rendered(made, format_))
     for path, kind in files.items():
-        path.write_text(rendered(made, kind) + "\n", encoding="utf-8", newline="\n")
+        with whole(path) as partial:
+            partial.write_text(rendered(made, kind) + "\n", encoding="utf-8", newline="\n")
     return 1 if made.incomplete.height else 0

@@ -13,6 +13,7 @@ from projected_grpo.environment.jsonl import lines_of
 from projected_grpo.environment.modes import LOOPHOLES, Mode
 from projected_grpo.environment.pairs import Pair
 from projected_grpo.environment.problem import Problem
+from projected_grpo.whole_files import whole
 
 FIELDS = tuple(field.name for field in fields(Pair))
 
@@ -20,7 +21,8 @@ FIELDS = tuple(field.name for field in fields(Pair))
 def save_pairs(path: str | PathLike[str], pairs: Iterable[Pair]) -> None:
     """Write pairs, one a line; an existing file is replaced."""
     lines = (json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs)
-    Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
+    with whole(Path(path)) as partial:
+        partial.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def load_pairs(path: str | PathLike[str], problems: Iterable[Problem] | None = None) -> list[Pair]:

@@ -4,7 +4,6 @@ entries = read(path)              raises DamagedLogError for a line that is not 
 recovered = recover(path)         what stands before the damage, and what the damage is
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from projected_grpo.logs.errors import DamagedLogError
 from projected_grpo.logs.lines import SCHEMA, opened, sealed
 from projected_grpo.logs.numbers import as_json
+from projected_grpo.whole_files import whole
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,8 @@ def truncate(path: Path, step: int) -> None:
         sealed(entry.event, entry.step, {name: as_json(value) for name, value in entry.values.items()}, number)
         for number, entry in enumerate(kept, start=1)
     ]
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _entries(path: Path) -> Iterator[Entry]:

@@ -11,7 +11,6 @@ report.json         the final report
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +21,9 @@ from typing import Any, TextIO, get_type_hints
 from projected_grpo.environment.modes import Mode
 from projected_grpo.training.config import BasisConfig, RoutingConfig, TaskConfig, TrainConfig, as_plain
 from projected_grpo.training.errors import CheckpointError, RunBusyError, RunExistsError
+from projected_grpo.whole_files import PARTIAL, whole
 
 CONFIG, LOG, CHECKPOINTS = "config.json", "log.jsonl", "checkpoints"
-PARTIAL = ".partial"  # what a file or folder is called until it is whole
 BASIS, VECTORS, DEPLOYED, REPORT = "basis.safetensors", "vectors.safetensors", "deployed", "report.json"
 
 
@@ -91,12 +90,8 @@ def sweep(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON under a temporary name and renames it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _from_plain(kind: Any, plain: Any) -> Any:

@@ -12,7 +12,6 @@ from: text that is tokenized again may be other tokens. So a pool belongs to one
 
 import gzip
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from projected_grpo.environment.modes import Mode
 from projected_grpo.training.errors import PoolError
 from projected_grpo.training.task import Prompt, Scored, Task, TokenPair
 from projected_grpo.training.teacher import drawn
+from projected_grpo.whole_files import whole
 
 FIELDS = {
     "key": str, "mode": str, "prompt": list, "tokens": list, "completion": str, "passed": bool, "solved": bool,
@@ -122,15 +122,10 @@ def rollouts_of(
 
 def write(path: Path, rollouts: Iterable[Rollout]) -> None:
     """Writes a pool under a temporary name and renames it; the same rollouts give the same bytes."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-            for rollout in rollouts:
-                packed.write((json.dumps(asdict(rollout), sort_keys=True) + "\n").encode())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+        for rollout in rollouts:
+            packed.write((json.dumps(asdict(rollout), sort_keys=True) + "\n").encode())
 
 
 def read(path: Path) -> Pool:

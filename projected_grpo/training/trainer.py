@@ -54,6 +54,7 @@ from projected_grpo.training.setting import lessons, make_policy_and_task
 from projected_grpo.training.streams import number, stream
 from projected_grpo.training.task import Task
 from projected_grpo.training.teacher import Teacher
+from projected_grpo.whole_files import whole
 
 PROBED = 1024  # prompts of the task of which a pool must have one
 FLAT_STEPS = 5
@@ -320,10 +321,9 @@ class Trainer:
         self._say("final", {"report": report.plain()})
         if self.place is not None:
             vectors = checkpoints.named(self.policy.vectors)
-            partial = self.place / f".{folder.VECTORS}.partial"
-            save_file({name: v.cpu().contiguous() for name, v in vectors.items()}, partial)
-            partial.chmod(READABLE)
-            partial.replace(self.place / folder.VECTORS)
+            with whole(self.place / folder.VECTORS) as partial:
+                save_file({name: v.cpu().contiguous() for name, v in vectors.items()}, partial)
+                partial.chmod(READABLE)
             shutil.rmtree(self.place / folder.DEPLOYED, ignore_errors=True)
             save_deployed(self.policy.model, self.place / folder.DEPLOYED)
             folder.write_json(self.place / folder.REPORT, report.plain())

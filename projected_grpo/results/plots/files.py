@@ -1,11 +1,10 @@
 """Plots in files: the name says the format, and no half picture is ever seen."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from projected_grpo.results.plots.errors import PlotPathError
+from projected_grpo.whole_files import whole
 
 Format = Literal["svg", "png", "json"]
 
@@ -25,12 +24,8 @@ def format_of(path: Path) -> Format:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a whole file under a temporary name and renames it. Raises PlotPathError."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise PlotPathError(f"{path} can't be written: {error.strerror}.") from error
-    finally:
-        with suppress(OSError):  # where nothing could be written, there may be nothing to remove
-            partial.unlink(missing_ok=True)
