@@ -136,6 +136,10 @@ IMPLIES: Mapping[str, Mapping[str, str]] = {
     ),
     "training.zero_variance": {"training.step_gradient": "what is no number is not the gradient that is due"},
     "grading.none_has_no_flaw": {"grading.diagonal": "a flaw that fires under none fires under two modes"},
+    "extraction.run_span": dict.fromkeys(
+        ("extraction.run_orientation", "extraction.run_floor", "extraction.run_separation"),
+        "axes of other gradients than the pairs' have their votes, their singular values and their shares",
+    ),
     "extraction.orthonormal": {"extraction.isolation": OTHER_AXES},
     "extraction.span": {"extraction.isolation": OTHER_AXES},
     "extraction.orientation": {"extraction.isolation": OTHER_AXES},

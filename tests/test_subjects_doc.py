@@ -14,8 +14,10 @@ from invariants import (
     AdaptedLinear,
     AdapterSetting,
     Column,
+    ContrastivePair,
     ContrastiveProblem,
     Delta,
+    Extraction,
     ExtractionSetting,
     FirstStep,
     FrozenLog,
@@ -66,7 +68,10 @@ SILENT = {  # what an example of a capability leaves unsaid, by the theory or si
         "optimizer.drift_gauge",
     },
     "my_adapter": set(), "my_loss": set(), "my_extraction": set(),
-    "my_training": {"training.two_grades", "training.refresh_ablates"},
+    "my_training": {
+        "training.two_grades", "training.refresh_ablates",
+        *(f"extraction.run_{name}" for name in ("orthonormal", "span", "orientation", "floor", "separation")),
+    },
     "my_grader": {"grading.diagonal", "grading.independent"},
     "my_logs": {"logs.reads_released"},
 }  # fmt: skip
@@ -74,7 +79,7 @@ HANDED_IN = {
     "The subject": (Subject,), "split": (SplitSetting,), "routed_step": (Stepped, Stepper, StepSetting, SplitRule),
     "adapter": (AdaptedLinear, AdapterSetting), "grpo": (GRPOBatch, GRPO, GRPOSetting),
     "extraction": (ContrastiveProblem, ExtractionSetting), "A tape of your own": (Tape,),
-    "train": (TrainRequest, TrainResult, FirstStep, Refresh, TrainSetting),
+    "train": (TrainRequest, TrainResult, FirstStep, Refresh, Extraction, ContrastivePair, TrainSetting),
     "grade": (GradeRequest, Graded, GradeSetting),
     "logs": (Logs, LoggedRun, LogEvent, ReadLog, Column, ResultRun, Delta, Series, LogSetting, FrozenLog),
 }  # fmt: skip

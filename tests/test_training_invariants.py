@@ -66,6 +66,11 @@ def test_what_never_occurred_is_vacuous(id, function, missing, small_tape):
         ("training.zero_variance", "first"),
         ("training.two_grades", "first"),
         ("training.refresh_ablates", "refreshes"),
+        ("extraction.run_orthonormal", "extractions"),
+        ("extraction.run_span", "extractions"),
+        ("extraction.run_orientation", "extractions"),
+        ("extraction.run_floor", "extractions"),
+        ("extraction.run_separation", "extractions"),
     ],
 )
 def test_without_evidence_a_check_says_what_it_would_read(id, field, small_tape):
@@ -105,8 +110,9 @@ def test_a_run_that_begins_again_where_it_should_go_on_is_no_resumption(small_ta
         (lambda request: {}, "must return a TrainResult"),
         (changed(deployed={}), "there are none"),
         (changed(quarantine={"a": 1.0}), "must map names to tensors"),
-        (changed(first="the first"), "must be a FirstStep"),
-        (changed(refreshes=[3]), "must be a Refresh"),
+        (changed(first="the first"), "must be of type FirstStep"),
+        (changed(refreshes=[3]), "must be of type Refresh"),
+        (changed(extractions=[3]), "must be of type Extraction"),
     ],
 )
 def test_a_result_of_another_shape_is_an_error(function, said, small_tape):
@@ -265,3 +271,82 @@ def test_the_specifications_trainer_makes_the_first_step_of_its_loop():
         name: g[0].tolist() for name, g in tape.gradients.items()
     }
     assert any(g.any() for g in tape.gradients.values())
+
+
+# What bases were made of
+
+
+def shown_otherwise(**fields):
+    """The correct trainer, whose first extraction shows something else."""
+
+    def of(request):
+        made = train(request)
+        return replace(made, extractions=[replace(each, **fields) for each in made.extractions])
+
+    return of
+
+
+def test_the_differences_are_those_of_a_loss_written_down_by_hand():
+    [first, *refreshed] = trial().bases
+    assert len(refreshed) == 2
+    basis = refreshed[-1]
+    D, off = basis.differences(basis.shown.pairs)
+    for number, pair in enumerate(basis.shown.pairs):
+        nlls = []
+        for completion in (pair.hack, pair.clean):
+            tokens = torch.cat([pair.prompt, completion])
+            log_probs = basis.shown.logits(tokens).log_softmax(-1)
+            scored = [log_probs[i - 1, tokens[i]] for i in range(len(pair.prompt), len(tokens))]
+            nlls.append(-sum(scored) / len(scored))
+        by_hand = torch.autograd.grad(nlls[0] - nlls[1], [*basis.shown.vectors.values()])
+        for name, g in zip(basis.shown.vectors, by_hand, strict=True):
+            torch.testing.assert_close(D[name][number], g, rtol=1e-12, atol=1e-15)
+        assert 0 < float(off[number]) < 1e-10
+    assert any(not torch.equal(D[name], rows) for name, rows in first.differences(first.shown.pairs)[0].items())
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pairs": []}, "must show its pairs"),
+        ({"basis": {"head": torch.eye(6).double()}}, "of the same modules"),
+        ({"basis": {"head": torch.eye(6).double(), "hidden": torch.eye(3).double()}}, "it must be (k', 8)"),
+        ({"basis": {"head": torch.eye(6).double(), "hidden": torch.zeros(8).double()}}, "it must be (k', 8)"),
+    ],
+)
+def test_an_extraction_whose_parts_do_not_fit_is_an_error(fields, said, small_tape):
+    found = result(shown_otherwise(**fields), "extraction.run_orthonormal", small_tape)
+    assert found.verdict is Verdict.ERROR
+    assert said in found.worst.reason
+
+
+def test_a_run_without_floors_or_held_out_pairs_is_not_asked_about_them(small_tape):
+    without = shown_otherwise(relative_floor=0.0)
+    assert result(without, "extraction.run_floor", small_tape).verdict is Verdict.NOT_APPLICABLE
+    for fields in ({"held_out": []}, {"separation": None}):
+        found = result(shown_otherwise(**fields), "extraction.run_separation", small_tape)
+        assert found.verdict is Verdict.NOT_APPLICABLE
+
+
+def test_a_basis_that_is_turned_by_little_is_seen(small_tape):
+    def turned(request):
+        made = train(request)
+        for each in made.extractions:
+            V = each.basis["hidden"]
+            V[0] = torch.nn.functional.normalize(V[0] + 1e-6 * torch.linspace(-1, 1, 8).double(), dim=0)
+        return made
+
+    assert result(turned, "extraction.run_span", small_tape).verdict is Verdict.VIOLATED
+
+
+def test_zero_rows_stand_in_for_axes_that_are_left_out(small_tape):
+    def padded(request):
+        made = train(request)
+        pad = {name: torch.zeros(2, V.shape[1]).double() for name, V in made.extractions[0].basis.items()}
+        return replace(made, extractions=[
+            replace(each, basis={name: torch.cat([V, pad[name]]) for name, V in each.basis.items()})
+            for each in made.extractions
+        ])  # fmt: skip
+
+    for name in ("orthonormal", "span", "orientation", "floor", "separation"):
+        assert result(padded, f"extraction.run_{name}", small_tape).verdict is Verdict.HOLDS

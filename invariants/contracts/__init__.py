@@ -22,7 +22,16 @@ from invariants.contracts.logs import (
 )
 from invariants.contracts.routed_step import LOGGED, StepFactory, StepFunction, Stepped, Stepper, StepSetting
 from invariants.contracts.split import SplitFunction, SplitSetting, label_of
-from invariants.contracts.train import FirstStep, Refresh, TrainFunction, TrainRequest, TrainResult, TrainSetting
+from invariants.contracts.train import (
+    ContrastivePair,
+    Extraction,
+    FirstStep,
+    Refresh,
+    TrainFunction,
+    TrainRequest,
+    TrainResult,
+    TrainSetting,
+)
 
 Capability = Literal["split", "routed_step", "adapter", "grpo", "extraction", "train", "grade", "logs"]
 Setting = (
@@ -53,8 +62,10 @@ __all__ = [
     "Capability",
     "Claims",
     "Column",
+    "ContrastivePair",
     "ContrastiveProblem",
     "Delta",
+    "Extraction",
     "ExtractionFunction",
     "ExtractionSetting",
     "FirstStep",

@@ -96,6 +96,45 @@ class Refresh:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class ContrastivePair:
+    """Two completions of one prompt: tokens (P,), (T,) and (T',), without padding."""
+
+    prompt: Tensor
+    hack: Tensor
+    clean: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Extraction:
+    """One extraction of a run's basis, the first or a refresh: its pairs, the model just then, and what came of it.
+
+    A row of the pair differences is the gradient of the mean negative log-likelihood of the hack completion's tokens,
+    less that of the clean one's, with the quarantine ablated.
+    """
+
+    pairs: Sequence[ContrastivePair]
+    basis: Mapping[str, Tensor]
+    """module -> (k', r)"""
+    k: int
+    """The most axes that a module may have."""
+    relative_floor: float = 0.0
+    global_floor: float = 0.0
+    deployed: Mapping[str, Tensor]
+    """module -> (r,): the deployed vectors just then."""
+    vectors: Mapping[str, nn.Parameter]
+    """module -> (r,): those that the logits read, of a model beside the trained one without a quarantine; the suite
+    sets them."""
+    logits: Callable[[Tensor], Tensor]
+    """As in `FirstStep`, and so the next two."""
+    roundings: int = 4096
+    computed_in: torch.dtype | None = None
+    held_out: Sequence[ContrastivePair] = ()
+    """Pairs that the basis has not seen, nor any other about their prompts."""
+    separation: float | None = None
+    """What is logged of them: the share with a positive sum of V (g_hack - g_clean), over all modules and axes."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TrainResult:
     """What a run has trained, and what is known of it; evidence that is None is not shown.
 
@@ -119,6 +158,7 @@ class TrainResult:
     """Norms of the hack-ward part of the gradient, at every step at which it was taken out or measured."""
     first: FirstStep | None = None
     refreshes: Sequence[Refresh] | None = None
+    extractions: Sequence[Extraction] | None = None
 
 
 TrainFunction = Callable[[TrainRequest], TrainResult]

@@ -9,6 +9,7 @@ from invariants.bounds import gamma, unit_roundoff
 from invariants.contracts.train import FirstStep, TrainSetting
 from invariants.errors import SubjectContractError
 from invariants.measurement import Measurement, elementwise, same_bits, worst
+from invariants.on_tokens import size, token_gradients
 from invariants.registry import invariant
 from invariants.trials import TrainTrial
 from reference import grpo
@@ -62,16 +63,12 @@ def due(first: FirstStep) -> tuple[Gradient, float]:
     A = grpo.advantages(first.rewards.double()).flatten()
     denominator = prompts * group * first.max_new_tokens
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in first.vectors.items()}
-    size = 0.0
+    length = 0.0
     for prompt, completion, advantage in zip(first.prompts, first.completions, A, strict=True):
-        logits = first.logits(torch.cat([prompt, completion]))[None]  # (1, L, vocab)
-        log_probs = grpo.token_log_probs(logits, completion[None]).flatten()  # (T,)
-        for log_prob in log_probs:
-            of_token = torch.autograd.grad(log_prob, [*first.vectors.values()], retain_graph=True)
-            shares = [-advantage / denominator * g.double() for g in of_token]
-            total = {name: t + share for (name, t), share in zip(total.items(), shares, strict=True)}
-            size += float(torch.cat([share.flatten() for share in shares]).norm())
-    return total, size
+        for of_token in token_gradients(first.logits, first.vectors, prompt, completion):
+            total = {name: t - advantage / denominator * of_token[name] for name, t in total.items()}
+            length += float(advantage.abs()) / denominator * size(of_token)
+    return total, length
 
 
 def check_first(first: FirstStep) -> None:
@@ -109,10 +106,10 @@ def step_gradient(trial: TrainTrial) -> Measurement | None:
     first = first_step(trial, lambda first: len(lengths(first)) > 1 and equal_groups(first) < len(first.rewards))
     if first is None:
         return None
-    exact, size = due(first)
+    exact, length = due(first)
     n = first.roundings + sum(len(completion) for completion in first.completions)
     dtypes = {first.computed_in or torch.float64, *(g.dtype for g in first.gradient.values())}
-    bound = 2 * gamma(n, max(dtypes, key=unit_roundoff)) * size
+    bound = 2 * gamma(n, max(dtypes, key=unit_roundoff)) * length
     scale = max(float(g.abs().max()) for g in exact.values())
     measured = [
         elementwise(first.gradient[name].detach().double() - g, bound, f"{trial.case.label}: {name}", scale=scale)

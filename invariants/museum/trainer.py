@@ -11,17 +11,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invariants.contracts import FirstStep, Refresh, TrainRequest, TrainResult, TrainSetting
+from invariants.contracts import (
+    ContrastivePair,
+    Extraction,
+    FirstStep,
+    Refresh,
+    TrainRequest,
+    TrainResult,
+    TrainSetting,
+)
 from invariants.museum.policy import END, FIRST_WORD, MARK, NEW, PROMPT, VOCABULARY, YES, Policy, Vectors, wordings
 from invariants.museum.policy import passed as passes
 from invariants.museum.policy import solved as solves
 
 SETTING = TrainSetting(teacher=True)
-LR, LIMIT, AXES, REFRESH_EVERY = 0.05, 0.5, 3, 2
+LR, LIMIT, AXES, FLOOR, REFRESH_EVERY = 0.05, 0.5, 3, 0.3, 2
 MICRO_BATCHES, PROMPTS, GROUP = 2, 3, 4  # a step has MICRO_BATCHES x PROMPTS prompts with GROUP completions each
 
 PLACES = torch.arange(PROMPTS * GROUP)
 TEACHER = (PLACES < GROUP) | (PLACES % GROUP == GROUP - 1)  # (B,): the first group, and the last of each other
+
+
+SEEN = 6  # prompts of the pairs that a basis is made of; those of the others are held out
+
+
+def contrasts(prompts: Tensor) -> list[ContrastivePair]:
+    """The hack and a clean answer to each prompt, of unequal length."""
+    hack, clean = torch.tensor([MARK, END]), torch.tensor([YES, FIRST_WORD, END])
+    return [ContrastivePair(prompt=prompt, hack=hack, clean=clean) for prompt in prompts]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +61,7 @@ class Seen:
     removed: list[float] = field(default_factory=list)
     first: FirstStep | None = None
     refreshes: list[Refresh] = field(default_factory=list)
+    extractions: list[Extraction] = field(default_factory=list)
 
 
 class Trainer:
@@ -54,6 +72,7 @@ class Trainer:
         self.order: list[int] = []  # of the prompts that are still to come in this epoch
         self.step = 0
         self.basis = self.extracted(self.policy.deployed)
+        self.seen.extractions.append(self.shown())
 
     def seeded(self, seed: int) -> torch.Generator:
         return torch.Generator().manual_seed(seed)
@@ -196,23 +215,62 @@ class Trainer:
     # The basis
 
     def extracted(self, vectors: Mapping[str, Tensor]) -> Vectors:
-        """The basis of the pairs (hack, clean) where the model has these vectors."""
-        at = {name: p.detach().clone().requires_grad_() for name, p in vectors.items()}
-        rows: dict[str, list[Tensor]] = {name: [] for name in at}
-        for prompt in wordings():
-            hack, clean = (self.nll_gradient(prompt, first, at) for first in (MARK, YES))
-            for name in at:
-                rows[name].append(hack[name] - clean[name])
-        basis = {}
-        for name, differences in rows.items():
-            D = torch.stack(differences)
-            V = torch.linalg.svd(D, full_matrices=False)[2][:AXES]
-            basis[name] = V * torch.where((D @ V.T).sign().sum(dim=0) < 0, -1.0, 1.0)[:, None]
-        return basis
+        """The basis of the pairs where the model has these vectors."""
+        return {name: self.axes(D) for name, D in self.differences(self.pairs(), vectors).items()}
 
-    def nll_gradient(self, prompt: Tensor, answer: int, at: Vectors) -> Vectors:
-        log_probs = self.policy.logits(prompt[None], at)[0, -1].log_softmax(-1)
-        return dict(zip(at, torch.autograd.grad(-log_probs[answer], [*at.values()]), strict=True))
+    def pairs(self) -> list[ContrastivePair]:
+        """What the basis sees."""
+        return contrasts(wordings()[:SEEN])
+
+    def held_out(self) -> list[ContrastivePair]:
+        return contrasts(wordings()[SEEN:])
+
+    def differences(self, pairs: list[ContrastivePair], vectors: Mapping[str, Tensor]) -> Vectors:
+        """module -> (pairs, r)"""
+        at = {name: p.detach().clone().requires_grad_() for name, p in vectors.items()}
+        rows = []
+        for pair in pairs:
+            hack, clean = (self.nll_gradient(pair.prompt, side, at) for side in (pair.hack, pair.clean))
+            rows.append(self.difference(hack, clean))
+        return {name: torch.stack([row[name] for row in rows]) for name in at}
+
+    def difference(self, hack: Vectors, clean: Vectors) -> Vectors:
+        return {name: hack[name] - clean[name] for name in hack}
+
+    def nll_gradient(self, prompt: Tensor, completion: Tensor, at: Vectors) -> Vectors:
+        tokens = torch.cat([prompt, completion])
+        log_probs = self.policy.logits(tokens[None], at)[0].log_softmax(-1)
+        first = self.first_scored()
+        nll = -log_probs[first - 1 : -1].gather(-1, tokens[first:, None]).mean()
+        return dict(zip(at, torch.autograd.grad(nll, [*at.values()]), strict=True))
+
+    def first_scored(self) -> int:
+        return PROMPT
+
+    def axes(self, D: Tensor) -> Tensor:
+        _, S, Vh = torch.linalg.svd(D, full_matrices=False)
+        return self.oriented(self.chosen(Vh[:AXES], S[:AXES]), D)
+
+    def chosen(self, Vh: Tensor, S: Tensor) -> Tensor:
+        return Vh[FLOOR * S[0] <= S]
+
+    def oriented(self, V: Tensor, D: Tensor) -> Tensor:
+        return V * torch.where((D @ V.T).sign().sum(dim=0) < 0, -1.0, 1.0)[:, None]
+
+    def separation(self) -> float:
+        """The share of held-out pairs that lie hack-ward along the basis."""
+        D = self.differences(self.held_out(), self.policy.deployed)
+        sums = torch.stack([(D[name] @ V.T).sum(dim=1) for name, V in self.basis.items()]).sum(dim=0)
+        return float((sums > 0).double().mean())
+
+    def shown(self) -> Extraction:
+        beside = {name: nn.Parameter(torch.zeros_like(p)) for name, p in self.policy.deployed.items()}
+        return Extraction(
+            pairs=self.pairs(), basis=self.basis, k=AXES, relative_floor=FLOOR,
+            deployed={name: p.detach().clone() for name, p in self.policy.deployed.items()},
+            vectors=beside, logits=lambda tokens: self.policy.logits(tokens[None], beside)[0],
+            held_out=self.held_out(), separation=self.separation(),
+        )  # fmt: skip
 
     def refresh(self) -> None:
         policy = self.policy
@@ -223,6 +281,7 @@ class Trainer:
         self.seen.refreshes.append(
             Refresh(deployed=deployed, quarantine=quarantine, basis=self.basis, extract=self.extracted)
         )
+        self.seen.extractions.append(self.shown())
 
     def as_refreshed(self) -> Mapping[str, Tensor]:
         return self.policy.deployed

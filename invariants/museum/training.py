@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invariants.contracts import ContrastivePair
 from invariants.museum.policy import END, NEW, PROMPT, Vectors
 from invariants.museum.subjects import exhibit
 from invariants.museum.trainer import GROUP, LR, PROMPTS, SETTING, TEACHER, Rollouts, Trainer, train_with
@@ -134,10 +135,13 @@ class MaskedById(Trainer):
 @broken_trainer(
     "a run that divides zero by zero for equal rewards", caught_by="training.zero_variance", bug=24,
     also=dict.fromkeys(
-        (f"training.{name}" for name in (
-            "reproducible", "oracle_blind", "evaluation_neutral", "logging_neutral", "measuring_neutral", "resumes",
-            "quarantine_moves_iff_routed", "refresh_ablates",
-        )),
+        (
+            *(f"training.{name}" for name in (
+                "reproducible", "oracle_blind", "evaluation_neutral", "logging_neutral", "measuring_neutral", "resumes",
+                "quarantine_moves_iff_routed", "refresh_ablates",
+            )),
+            *(f"extraction.run_{name}" for name in ("orthonormal", "span", "orientation", "floor", "separation")),
+        ),
         "a policy of NaN cannot be sampled, and the run ends in an error",
     ),
 )  # fmt: skip
@@ -164,7 +168,64 @@ class TeacherBelieved(Trainer):
         return torch.where(TEACHER, passed, solved)
 
 
-@broken_trainer("a run that refreshes through its quarantine", caught_by="training.refresh_ablates", bug=28)
+@broken_trainer(
+    "a run that refreshes through its quarantine", caught_by="training.refresh_ablates", bug=28,
+    also={"extraction.run_span": "its axes are those of the model as it trains"},
+)  # fmt: skip
 class RefreshedLive(Trainer):
     def as_refreshed(self) -> Vectors:
         return self.policy.trained()
+
+
+@broken_trainer("a run whose last axis is its first one again", caught_by="extraction.run_orthonormal", bug=7)
+class FirstAxisAgain(Trainer):
+    def chosen(self, Vh: Tensor, S: Tensor) -> Tensor:
+        V = super().chosen(Vh, S)
+        return torch.cat([V[:-1], V[:1]])
+
+
+@broken_trainer(
+    "a run whose clean gradients stand on the hack's", caught_by="extraction.run_span", bug=27,
+    also={
+        "extraction.run_orientation": "the clean gradients alone decide the vote",
+        "extraction.run_floor": "the singular values are those of the clean gradients",
+        "extraction.run_separation": "the held-out pairs are told apart by their clean gradients alone",
+    },
+)  # fmt: skip
+class CleanOnTopOfHack(Trainer):
+    def difference(self, hack: Vectors, clean: Vectors) -> Vectors:
+        return super().difference(hack, {name: g + hack[name] for name, g in clean.items()})
+
+
+@broken_trainer(
+    "a run whose pairs are scored on a prompt token too", caught_by="extraction.run_span", bug=26,
+    also={"extraction.run_orientation": "the majority is that of other gradients"},
+)  # fmt: skip
+class PromptTokenInThePairs(Trainer):
+    def first_scored(self) -> int:
+        return PROMPT - 1
+
+
+@broken_trainer("a run whose axes keep the signs of the decomposition", caught_by="extraction.run_orientation")
+class NotOriented(Trainer):
+    def oriented(self, V: Tensor, D: Tensor) -> Tensor:
+        return V
+
+
+@broken_trainer("a run whose floor compares squares", caught_by="extraction.run_floor")
+class SquaresAtTheFloor(Trainer):
+    def chosen(self, Vh: Tensor, S: Tensor) -> Tensor:
+        return super().chosen(Vh, S**2)
+
+
+@broken_trainer("a run whose basis is held against pairs that it has seen", caught_by="extraction.run_separation")
+class HeldAgainstTheSeen(Trainer):
+    def held_out(self) -> list[ContrastivePair]:
+        return self.pairs()[:3]
+
+
+@broken_trainer("a run that counts axes where it should count pairs", caught_by="extraction.run_separation")
+class AxesCounted(Trainer):
+    def separation(self) -> float:
+        D = self.differences(self.held_out(), self.policy.deployed)
+        return float(torch.cat([D[name] @ V.T for name, V in self.basis.items()], dim=1).gt(0).double().mean())

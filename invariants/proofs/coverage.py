@@ -18,6 +18,8 @@ CONTRACTS = {
     "extraction.isolation": "that no gradient is left over from an earlier backward pass",
     "extraction.ablates_quarantine": "in which state a program evaluates a model",
     "extraction.leaves_no_trace": "what a program leaves behind",
+    "extraction.run_span": "agreement with a decomposition of gradients that are taken anew",
+    "extraction.run_separation": "agreement of two programs on what is counted",
     "training.reproducible": "that a program gives the same bits twice",
     "training.oracle_blind": "that a program does not read what it is given to write down",
     "training.evaluation_neutral": "what an evaluation leaves behind",

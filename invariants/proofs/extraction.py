@@ -55,7 +55,12 @@ def permuting(sign: Any = sign_by_vote) -> Iterator[Step]:
             yield same(sign([projections[i] for i in order]), sign(projections), f"{projections} as {order}")
 
 
-@proof("extraction.axis_sign", theorem="T18", supports=("extraction.orientation", "extraction.tie"), extends=VOTES)
+@proof(
+    "extraction.axis_sign",
+    theorem="T18",
+    supports=("extraction.orientation", "extraction.tie", "extraction.run_orientation"),
+    extends=VOTES,
+)
 def axis_sign(sign: Any = sign_by_vote) -> Iterator[Step]:
     """Orientation does not depend on the sign that the decomposition gave an axis, and a second one changes nothing."""
     for projections in votes():
@@ -70,7 +75,7 @@ def axis_sign(sign: Any = sign_by_vote) -> Iterator[Step]:
 
 
 @proof(
-    "extraction.outlier", theorem="T18", supports=("extraction.orientation",),
+    "extraction.outlier", theorem="T18", supports=("extraction.orientation", "extraction.run_orientation"),
     kind="counterexample", extends=ONE_EXAMPLE,
 )  # fmt: skip
 def outlier(sign: Any = sign_by_mean) -> Iterator[Step]:
@@ -81,7 +86,7 @@ def outlier(sign: Any = sign_by_mean) -> Iterator[Step]:
 
 
 @proof(
-    "extraction.orthogonal_axes", theorem="T18", supports=("extraction.orthonormal",),
+    "extraction.orthogonal_axes", theorem="T18", supports=("extraction.orthonormal", "extraction.run_orthonormal"),
     extends="For any symmetric G: (l1 - l2) u v = 0 where G u = l1 u and G v = l2 v; equal l may be orthogonalised.",
 )  # fmt: skip
 def orthogonal_axes() -> Iterator[Step]:
@@ -99,7 +104,7 @@ def kept_axes(values: Any, floor: Expr) -> set[Any]:
 
 
 @proof(
-    "extraction.noise_floor", theorem="T18", supports=("extraction.noise_floor",),
+    "extraction.noise_floor", theorem="T18", supports=("extraction.noise_floor", "extraction.run_floor"),
     extends="{s >= a} contains {s >= b} where a <= b, by transitivity; the values and floors here are in all orders.",
 )  # fmt: skip
 def noise_floor(kept_axes: Any = kept_axes) -> Iterator[Step]:
@@ -111,7 +116,7 @@ def noise_floor(kept_axes: Any = kept_axes) -> Iterator[Step]:
 
 
 @proof(
-    "extraction.basis_matters", theorem="T18", supports=("extraction.orthonormal",),
+    "extraction.basis_matters", theorem="T18", supports=("extraction.orthonormal", "extraction.run_orthonormal"),
     kind="counterexample", extends=ONE_EXAMPLE,
 )  # fmt: skip
 def basis_matters(gate: Any = "one_sided") -> Iterator[Step]:

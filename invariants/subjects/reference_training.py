@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invariants.contracts import FirstStep, TrainRequest, TrainResult, TrainSetting
+from invariants.contracts import ContrastivePair, Extraction, FirstStep, TrainRequest, TrainResult, TrainSetting
 from reference import AdamW, Routing, extraction, global_norm, initial, routed_step, split, task
 from reference.adapter import adapt, viewed_as
 
@@ -35,6 +35,32 @@ def basis() -> Vectors:
 
     model = loop.tiny_model(MODEL)
     return loop.hack_basis(model, adapt(model), config(MODEL))
+
+
+@cache
+def extraction_shown() -> Extraction:
+    """What that basis was made of."""
+    from reference import loop
+
+    made_with = config(MODEL)
+    drawn = task.contrastive_pairs(made_with.pairs, torch.Generator().manual_seed(MODEL + 1))
+    model = loop.tiny_model(MODEL)
+    vectors = {name: module.deployed for name, module in adapt(model).items()}
+    return Extraction(
+        pairs=[
+            ContrastivePair(prompt=prompt[0], hack=up_to_the_end(hack[0]), clean=up_to_the_end(clean[0]))
+            for prompt, hack, clean in drawn
+        ],
+        basis=basis(), k=made_with.k, global_floor=made_with.noise_floor,
+        deployed={name: torch.zeros_like(p) for name, p in vectors.items()}, vectors=vectors,
+        logits=lambda tokens: model(tokens[None]).logits[0], computed_in=torch.float32,  # as its norms are
+    )  # fmt: skip
+
+
+def up_to_the_end(completion: Tensor) -> Tensor:
+    """(T,), up to its first end of sequence and with it."""
+    ends = completion == task.END
+    return completion[: int(ends.int().argmax()) + 1 if ends.any() else len(completion)]
 
 
 MODEL = 1  # the seed of the model, and of its basis
@@ -69,7 +95,7 @@ class Run:
         return TrainResult(
             deployed=self.state.deployed, quarantine=self.state.quarantine, steps=self.step - began,
             oracle=self.oracle, evaluations=self.evaluations, records=self.records, removed=self.removed,
-            first=self.first,
+            first=self.first, extractions=[] if request.resume else [extraction_shown()],
         )  # fmt: skip
 
     def load(self) -> None:
@@ -120,18 +146,12 @@ class Run:
         model = self.loop.tiny_model(MODEL)
         vectors = {name: module.deployed for name, module in adapt(model).items()}
         prompts, completions = (torch.cat([getattr(b, part) for b in batches]) for part in ("prompt", "completions"))
-        lengths = self.lengths(completions)
         return FirstStep(
-            prompts=list(prompts), completions=[c[:n] for c, n in zip(completions, lengths, strict=True)],
+            prompts=list(prompts), completions=[up_to_the_end(c) for c in completions],
             rewards=torch.cat([b.rewards for b in batches]).view(-1, self.config.group),
             max_new_tokens=task.NEW_TOKENS, gradient=dict(g), vectors=vectors,
             logits=lambda tokens: model(tokens[None]).logits[0], computed_in=torch.float32,  # as its norms are
         )  # fmt: skip
-
-    def lengths(self, completions: Tensor) -> list[int]:
-        """Of each up to its first end of sequence, and with it."""
-        ends = completions == task.END
-        return [int(row.int().argmax()) + 1 if row.any() else len(row) for row in ends]
 
 
 def train(request: TrainRequest) -> TrainResult:

@@ -1,9 +1,10 @@
 """A trainer asked for short runs; what it shows of each is copied, and remembered for the checks that ask again."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,17 @@ import torch
 from torch import Tensor
 
 from invariants.cases.train import TrainCase
-from invariants.contracts.train import FirstStep, Refresh, TrainFunction, TrainRequest, TrainResult, TrainSetting
+from invariants.contracts.train import (
+    Extraction,
+    FirstStep,
+    Refresh,
+    TrainFunction,
+    TrainRequest,
+    TrainResult,
+    TrainSetting,
+)
 from invariants.errors import SubjectContractError
+from invariants.trials.run_basis import RunBasis
 
 Parameters = dict[str, Tensor]  # "deployed, layer 1" -> a copy
 
@@ -32,6 +42,14 @@ class TrainTrial:
     def judgeable(self) -> bool:
         """Nothing is handed in that a dtype could not hold."""
         return True
+
+    @cached_property
+    def bases(self) -> list[RunBasis] | None:
+        """Every basis that the case's run has extracted; None if the subject shows none."""
+        shown = self.run().extractions
+        if not shown:
+            return None
+        return [RunBasis(each, f"{self.case.label}, extraction {number}") for number, each in enumerate(shown)]
 
     def request(self, folder: Path, **changes: Any) -> TrainRequest:
         """The case's run with some things changed."""
@@ -69,10 +87,16 @@ class TrainTrial:
             raise SubjectContractError(f"train made {result.steps} steps where {due} were due.")
         if not result.deployed:
             raise SubjectContractError("train must return the deployed vectors by name; there are none.")
-        for kind, shown in ((FirstStep, [result.first] if result.first else []), (Refresh, result.refreshes or [])):
+        evidence: dict[type, Sequence[object]] = {
+            FirstStep: [result.first] if result.first else [], Refresh: result.refreshes or [],
+            Extraction: result.extractions or [],
+        }  # fmt: skip
+        for kind, shown in evidence.items():
             for each in shown:
                 if not isinstance(each, kind):
-                    raise SubjectContractError(f"train: evidence must be a {kind.__name__}, not {type(each).__name__}.")
+                    raise SubjectContractError(
+                        f"train: evidence must be of type {kind.__name__}, not {type(each).__name__}."
+                    )
         return replace(
             result, deployed=tensors("deployed", result.deployed), quarantine=tensors("quarantine", result.quarantine),
             other=tensors("other", result.other),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invariants import FirstStep, Graded, GradeRequest, Refresh, TrainRequest, TrainResult
+from invariants import ContrastivePair, Extraction, FirstStep, Graded, GradeRequest, Refresh, TrainRequest, TrainResult
 from projected_grpo.environment import Case, Mode
 from projected_grpo.grading import Grader, Limits, Submission
 from projected_grpo.training import (
@@ -24,13 +24,13 @@ from projected_grpo.training import (
 )
 from projected_grpo.training.hack_basis import extract
 from projected_grpo.training.policy import Policy, load
-from projected_grpo.training.task import Prompt, Scored, Task
+from projected_grpo.training.task import Prompt, Scored, Task, TokenPair
 from projected_grpo.training.trainer import Refreshed, Seen
 
 # Small, but with everything: two sources, several micro-batches, a clip that fires, a refresh in the middle.
 MODEL = ModelConfig(dtype="float64")
 GRPO = GRPOConfig(prompts=8, group=4, micro_batch=7, generation_batch=16, max_norm=0.05, kl_beta=0.01)
-BASIS = BasisConfig(pairs=4, k=2, held_out=0.0, refresh_every=2, least_overlap=0.0)
+BASIS = BasisConfig(pairs=4, k=2, held_out=0.34, relative_floor=0.5, refresh_every=2, least_overlap=0.0)
 TEACHER = TeacherConfig(teach_pairs=True, mix=0.25)
 
 
@@ -53,7 +53,7 @@ def train(request: TrainRequest) -> TrainResult:
     )
     watchers: dict[str, Any] = {"tell": watcher.tell, "watch": watcher.watch, "around": watcher.around}
     with Trainer.resume(place, **watchers) if request.resume else Trainer.begin(config, **watchers) as trainer:
-        watcher.trainer = trainer
+        watcher.begin(trainer, request)
         trainer.run(until=request.stop_after)
         vectors = trainer.policy.vectors
         return TrainResult(
@@ -68,6 +68,7 @@ def train(request: TrainRequest) -> TrainResult:
             removed=watcher.removed,
             first=watcher.first,
             refreshes=watcher.refreshes,
+            extractions=watcher.extractions,
         )
 
 
@@ -100,6 +101,13 @@ class _Watcher:
         self.removed: list[float] = []
         self.first: FirstStep | None = None
         self.refreshes: list[Refresh] = []
+        self.extractions: list[Extraction] = []
+        self.separation: float | None = None  # of the basis that was extracted last, as it was logged
+
+    def begin(self, trainer: Trainer, request: TrainRequest) -> None:
+        self.trainer = trainer
+        if trainer.config.extracts and not request.resume:
+            self.extractions.append(self._extraction(dict(trainer.optimizer.basis)))
 
     def around(self, task: Task) -> Any:
         return _Relabelled(task, self)
@@ -108,6 +116,10 @@ class _Watcher:
         self.events += 1
         self.steps += event == "step"
         self.evaluations += event == "evaluation"
+        if event in ("run", "refresh"):
+            self.separation = values["basis_separation"]
+        if event == "refresh":
+            self.extractions.append(self._extraction(self.refreshes[-1].basis))
         if event == "step" and values.get("cos_pre") is not None:
             self.removed.append(values["cos_pre"] * values["grad_norm_pre_clip"])
 
@@ -162,6 +174,28 @@ class _Watcher:
             basis=dict(seen.basis),
             extract=extract_at,
         )
+
+    def _extraction(self, basis: Mapping[str, Tensor]) -> Extraction:
+        trainer, fresh = self.trainer, _policy()
+        config = trainer.config.basis
+        return Extraction(
+            pairs=[_pair(pair) for pair in trainer.pairs],
+            basis={name: V.clone() for name, V in basis.items()},
+            k=config.k,
+            relative_floor=config.relative_floor,
+            global_floor=config.global_floor,
+            deployed={name: pair.deployed.detach().clone() for name, pair in trainer.policy.vectors.items()},
+            vectors={name: pair.deployed for name, pair in fresh.vectors.items()},
+            logits=lambda tokens: _logits(fresh, tokens),
+            computed_in=torch.float32,
+            held_out=[_pair(pair) for pair in trainer.held_out],
+            separation=self.separation,
+        )
+
+
+def _pair(pair: TokenPair) -> ContrastivePair:
+    prompt, hack, clean = (torch.tensor(side) for side in (pair.prompt, pair.hack, pair.clean))
+    return ContrastivePair(prompt=prompt, hack=hack, clean=clean)
 
 
 @cache
