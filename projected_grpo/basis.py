@@ -7,7 +7,6 @@ step along g moves hack-ward. A module without any row (k = 0) is left alone.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from projected_grpo.errors import (
     StaleBasisError,
     TruncatedBasisFileError,
 )
+from projected_grpo.whole_files import whole
 
 FORMAT = "hack-basis"
 VERSION = 1
@@ -169,12 +169,8 @@ class Basis(Mapping[str, Tensor]):
             "precision": str(self.precision),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
+        with whole(path) as partial:
             save_file(self._rows, partial, metadata={"basis": json.dumps(header, sort_keys=True)})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> "Basis":

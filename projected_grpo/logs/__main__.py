@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from projected_grpo.logs.published import NAME, json_schema_text, page
+from projected_grpo.whole_files import whole
 
 ROOT = Path(__file__).parents[2]
 SCHEMA_FILE, PAGE = Path(__file__).with_name(NAME), ROOT / "docs" / "logs.md"
@@ -28,9 +29,8 @@ def main(args: list[str] | None = None) -> int:
     due = {SCHEMA_FILE: json_schema_text(), PAGE: page()}
     if options.write:
         for path, text in due.items():
-            partial = path.with_name(f"{path.name}.partial")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
+            with whole(path) as partial:
+                partial.write_text(text, encoding="utf-8")
         return 0
     stale = [path for path, text in due.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
