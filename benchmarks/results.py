@@ -62,7 +62,7 @@ def jsonl(run: int, steps: int) -> str:
 def text(run: int, steps: int) -> str:
     """One run's text log, v3."""
     arm, name = ARMS[run % 3]
-    lines = [f"I preset=full intervention={arm} arm={name} model=Qwen/Qwen3-4B seed={run // 3} steps={steps} group=6 "
+    lines = [f"I preset=full intervention={arm} arm={name} model=Qwen/Qwen3-4B seed={run // 3} steps={steps} group=4 "
              "mix=0.5", HEADER]  # fmt: skip
     for step in range(steps):
         hack, solve = (step * 7 + run) % 9, (step * 5 + run) % 9

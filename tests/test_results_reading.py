@@ -156,10 +156,11 @@ def test_what_is_lost_ends_the_run_there(data, kept):
     assert found.steps.to_dicts() == read(TEXT).steps.to_dicts()[:kept]
 
 
-def test_a_number_too_wide_for_its_column_is_no_damage():
-    found = read(changed(line(9), line(9).replace("  +1.896", "  -123.456")))
+def test_numbers_too_wide_for_their_column_are_no_damage():
+    wide = line(9).replace("  +1.896", "  -123.456"), line(10).replace("  -1.069", "  +98.765")
+    found = read(changed(f"{line(9)}\n{line(10)}", "\n".join(wide)))
     assert (found.complete, found.problem) == (True, "")
-    assert found.steps["loss"][9] == -123.456
+    assert found.steps["loss"][9:11].to_list() == [-123.456, 98.765]
 
 
 REFUSED = {

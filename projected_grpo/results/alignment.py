@@ -1,58 +1,53 @@
-"""Whether the rows of a text log stand under one another, as the program that wrote them aligned them to the right.
+"""Whether the rows of a text log stand as the programs that wrote them set them: each cell to the right, in its column.
 
-A cell that lost a digit is still a number, but its row is shorter than the others, or its cells end elsewhere.
+A cell that lost or gained a character is still a number more often than not, but it stands where no program set it: a
+cell is as wide as its column, and only a number that is too wide for that is set without any padding.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-import numpy as np
-import numpy.typing as npt
+FEW = 3  # rows; of fewer it cannot be told whether they or their header are at fault
+_BETWEEN = b"  "  # columns
+_CELL = re.compile(rb" *x+")
+_FILLED = bytes(byte if byte == ord(" ") else ord("x") for byte in range(256))
 
-ODD = 0.1  # of the rows, and one in any case, may be of another length; if more are, nothing is asked of the log
-_CELL = re.compile(r" *[^ ]+")
+Shape = bytes
 
 
-def first_out_of_line(rows: Sequence[str]) -> int | None:
-    """The first row whose cells do not end where those of most rows do; None if there is none.
+def first_out_of_line(header: str, rows: Sequence[str]) -> int | None:
+    """The first row that is not set in the columns of its header; None if there is none.
 
-    A number too wide for its column, such as a loss of -123.456, moves what follows; that is no fault.
+    Where most rows do not fit the header, it is the header that was changed, and rows are held to what is usual; where
+    nothing is, the log was not set in columns, and nothing is asked of it.
     """
-    if len(rows) < 2:
-        return None
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    [(usual, count)] = Counter(lengths.tolist()).most_common(1)
-    if count < 2 or len(rows) - count > max(1.0, ODD * len(rows)):
-        return None
-    alike = np.flatnonzero(lengths == usual)
-    ends = np.packbits(_ends([rows[int(at)] for at in alike], usual), axis=1)
-    of_all = (ends == ends[0]).all(axis=1)
-    if of_all.mean() < 0.5:  # the first row is the odd one
-        each, counts = np.unique(ends, axis=0, return_counts=True)
-        of_all = (ends == each[counts.argmax()]).all(axis=1)
-    wrong = [int(at) for at in alike[~of_all][:1]]
-    pattern = rows[int(alike[of_all.argmax()])]
-    wrong += [int(at) for at in np.flatnonzero(lengths != usual) if not _overflows(rows[int(at)], pattern)][:1]
-    return min(wrong, default=None)
+    shapes = [_shape(row) for row in rows]
+    count = Counter(shapes)
+    fits = _fitting(count, _widths(_shape(header)))
+    if len(rows) >= FEW and 2 * sum(count[shape] for shape in fits) < len(rows):
+        fits = _fitting(count, _widths(count.most_common(1)[0][0]))
+        if 2 * sum(count[shape] for shape in fits) < len(rows):
+            return None
+    return next((at for at, shape in enumerate(shapes) if shape not in fits), None)
 
 
-def _ends(rows: Sequence[str], length: int) -> npt.NDArray[np.bool_]:
-    """Where cells end, a row of booleans for each row; all rows are of one length."""
-    joined = "".join(rows).encode("latin-1", errors="replace")
-    filled = np.frombuffer(joined, np.uint8).reshape(len(rows), length) != ord(" ")
-    after = np.zeros_like(filled)
-    after[:, :-1] = filled[:, 1:]
-    ends: npt.NDArray[np.bool_] = filled & ~after
-    return ends
+def _fitting(shapes: Collection[Shape], widths: list[int]) -> set[Shape]:
+    return {shape for shape in shapes if _fits(shape, widths)}
 
 
-def _overflows(row: str, pattern: str) -> bool:
-    """Whether a row is as the pattern, but for cells that are too wide and so stand close behind the one before."""
-    cells, usual = _CELL.findall(row), _CELL.findall(pattern)
-    if len(cells) != len(usual):
-        return False
-    return all(
-        len(cell) == len(own) or (len(cell) > len(own) and len(cell) - len(cell.lstrip(" ")) <= 2)
-        for cell, own in zip(cells, usual, strict=True)
+def _shape(line: str) -> Shape:
+    """Where a line is filled and where it is blank; its first column is set off like every other."""
+    return _BETWEEN + line.encode("latin-1", errors="replace").translate(_FILLED)
+
+
+def _widths(shape: Shape) -> list[int]:
+    """Of all columns, each with the blanks before it."""
+    return [len(cell) for cell in _CELL.findall(shape)]
+
+
+def _fits(shape: Shape, widths: list[int]) -> bool:
+    cells = _CELL.findall(shape)
+    return len(cells) == len(widths) and all(
+        len(cell) == max(width, len(_BETWEEN + cell.lstrip(b" "))) for cell, width in zip(cells, widths, strict=True)
     )

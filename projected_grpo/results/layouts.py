@@ -3,6 +3,8 @@
 A format is known by its columns, exact and in order. A column whose quantity is one of today's metrics takes that name;
 any other keeps its own, with the first format that has it in that meaning: `rew_s` is seconds of grading in v0 and the
 student's reward since v1, and `cos_pre` was a signed sum, where today's is a share.
+
+These programs are past: no log is written by them any more, so how each column was printed is known for good.
 """
 
 from collections.abc import Mapping
@@ -39,22 +41,32 @@ _SINCE = {
     "v2": ("gn", "cos_pre", "cos_pre_s", "cos_pre_t", "cos_post"),
 }
 _SAME = {"t_rew": "rew_s_v0"}  # the same seconds of grading, under the name that says so
+SECONDS = ".1f"
+# How each column that is a float was printed, as Python's format specifications have it.
+_WRITTEN = {
+    ".2f": ("std", "sprd", "fired"), "+.2f": ("rew", "rew_s", "hack_abl", "solve_abl"),
+    ".3f": ("ref_eq", "cin", "cin_s", "cin_t"), "+.3f": ("loss", "cos_pre", "cos_pre_s", "cos_pre_t"),
+    ".1e": ("cout", "gn", "lr"), "+.1e": ("cos_post",), SECONDS: ("gen", "fb", "t_rew", "sec"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One format: its columns in order, and what each is called in a frame."""
+    """One format: its columns in order, what each is called in a frame, and how those that are floats were printed."""
 
     format: str
     columns: tuple[str, ...]
     names: Mapping[str, str]
+    written: Mapping[str, str]
 
 
 def _layout(format_: str, columns: tuple[str, ...]) -> Layout:
     own = {name: f"{name}_{since}" for since, names in _SINCE.items() for name in names}
+    written = {name: spec for spec, names in _WRITTEN.items() for name in names}
     if format_ == "v0":
-        own["rew_s"] = _SAME["t_rew"]
-    return Layout(format_, columns, {name: _TODAY.get(name) or _SAME.get(name) or own[name] for name in columns})
+        own["rew_s"], written["rew_s"] = _SAME["t_rew"], SECONDS
+    names = {name: _TODAY.get(name) or _SAME.get(name) or own[name] for name in columns}
+    return Layout(format_, columns, names, {name: written[name] for name in columns if name in written})
 
 
 LAYOUTS = tuple(_layout(format_, tuple(columns.split())) for format_, columns in _COLUMNS.items())

@@ -1,19 +1,18 @@
 """The cells of a text log's rows, read as numbers: all rows at once, and each cell checked.
 
-A table of fixed format says more than its numbers: how many decimals a column has, and that the rollouts of both
-sources are N together. A cell that was cut or mended by a stray byte contradicts one of the two more often than not.
+A table of fixed format says more than its numbers: how each column was printed, and that the rollouts of both sources
+are N together. A cell that was cut or mended by a stray byte contradicts one of the two more often than not.
 """
 
-import re
 from dataclasses import dataclass
 
 import polars as pl
 
-from projected_grpo.results.layouts import DEPLOYED, FRACTIONS, INTEGERS, Layout
+from projected_grpo.results.layouts import DEPLOYED, FRACTIONS, INTEGERS, SECONDS, Layout
 
-_FLOAT = r"^(?:[+-]?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]{2,3})?|[+-]?inf|nan)$"
-_FRACTION = r"^(?:[0-9]{1,9}/[0-9]{1,9}|nan)$"
-_WHOLE = r"^[0-9]{1,9}$"
+_COUNT = "(?:0|[1-9][0-9]{0,8})"
+_WHOLE = rf"^{_COUNT}$"
+_FRACTION = rf"^(?:{_COUNT}/{_COUNT}|nan)$"
 _SUMS = (("gt", "gt_s", "gt_t"), ("hack", "hack_s", "hack_t"))  # all is the student's and the teacher's
 _TOGETHER = (("gt",), ("hack",), ("gt_s", "gt_t"), ("hack_s", "hack_t"))  # of N rollouts each
 
@@ -34,9 +33,12 @@ def table(layout: Layout, rows: list[list[str]]) -> tuple[pl.DataFrame, Bad | No
     parts: Parts = {
         name: _parts(text[name])
         for name in layout.columns
-        if name in FRACTIONS or (name in DEPLOYED and text[name].str.contains("/", literal=True).any())
+        if name in FRACTIONS or (name in DEPLOYED and text[name].str.contains("^[0-9]+/[0-9]+$").any())
     }
-    bad = _first_bad(layout, text, parts)
+    floats = {
+        name: text[name].cast(pl.Float64, strict=False).fill_nan(None) for name in layout.written if name not in parts
+    }
+    bad = _first_bad(layout, text, parts, floats)
     end = text.height if bad is None else bad.row
     columns = []
     for old in layout.columns:
@@ -48,7 +50,7 @@ def table(layout: Layout, rows: list[list[str]]) -> tuple[pl.DataFrame, Bad | No
         elif old in INTEGERS:
             columns.append(text[old].head(end).cast(pl.Int64).alias(name))
         else:
-            columns.append(text[old].head(end).cast(pl.Float64).fill_nan(None).alias(name))
+            columns.append(floats[old].head(end).alias(name))
     return pl.DataFrame(columns), bad
 
 
@@ -60,7 +62,7 @@ def _as_text(layout: Layout, rows: list[list[str]]) -> pl.DataFrame:
     return pl.read_csv(joined, has_header=False, separator=" ", schema=schema, quote_char=None)
 
 
-def _first_bad(layout: Layout, text: pl.DataFrame, parts: Parts) -> Bad | None:
+def _first_bad(layout: Layout, text: pl.DataFrame, parts: Parts, floats: dict[str, pl.Series]) -> Bad | None:
     found: list[Bad] = []
     for name in layout.columns:
         cells = text[name]
@@ -71,9 +73,10 @@ def _first_bad(layout: Layout, text: pl.DataFrame, parts: Parts) -> Bad | None:
         elif name in INTEGERS:
             _note(found, ~cells.str.contains(_WHOLE), name, cells, "no whole number")
         else:
-            _note(found, ~cells.str.contains(_form(cells)), name, cells, "no number written like those before it")
+            spec, value = layout.written[name], floats[name]
+            _note(found, ~cells.str.contains(_form(spec)), name, cells, "no number as this column has them")
+            _note(found, _stands_out(spec, value), name, cells, "longer than any other of this column")
             if name in DEPLOYED:
-                value = cells.cast(pl.Float64, strict=False).fill_nan(None)
                 _note(found, (value < 0) | (value > 1), name, cells, "no share")
     total = text["N"].cast(pl.UInt64, strict=False)
     for names in _TOGETHER:
@@ -87,18 +90,25 @@ def _first_bad(layout: Layout, text: pl.DataFrame, parts: Parts) -> Bad | None:
     return min(found, key=lambda bad: bad.row, default=None)
 
 
-def _form(cells: pl.Series) -> str:
-    """What each cell of a column of floats must match: a sign where the column has them, decimals as in the first."""
-    numbers = cells.filter(~cells.str.contains("n", literal=True))  # nan and inf have neither
-    if not len(numbers):
-        return _FLOAT
-    first = re.fullmatch(r"[+-]?[0-9]+(?:\.([0-9]+))?(e[+-][0-9]{2,3})?", numbers.item(0))
-    if first is None:
-        return _FLOAT
-    sign = "[+-]" if numbers.str.starts_with("+").any() else "-?"
-    decimals = "" if first[1] is None else rf"\.[0-9]{{{len(first[1])}}}"
-    number = rf"[0-9]{decimals}e[+-][0-9]{{2,3}}" if first[2] else rf"[0-9]+{decimals}"  # one digit before an exponent
-    return rf"^(?:{sign}{number}|[+-]?inf|nan)$"
+def _form(spec: str) -> str:
+    """What every cell that was printed with a format specification matches."""
+    sign, decimals = "[+-]" if spec[0] == "+" else "", spec[-2]
+    if spec[-1] == "e":
+        number = rf"[1-9]\.[0-9]{{{decimals}}}e[+-][0-9]{{2}}|0\.0{{{decimals}}}e\+00"
+    else:
+        number = rf"(?:0|[1-9][0-9]*)\.[0-9]{{{decimals}}}"
+    return rf"^(?:{sign}(?:{number}|inf|nan)|nan)$"
+
+
+def _stands_out(spec: str, value: pl.Series) -> pl.Series:
+    """Where a number has more digits before its point than any other of its column.
+
+    It cannot be told from one that a digit was put into. Numbers of a usual length are not asked: of seconds they are
+    padded, so that another digit moves what follows. Nor are floats with an exponent: one digit stands there.
+    """
+    large = value.is_finite() & (value.abs() >= (1e4 if spec == SECONDS else 1e1))
+    alone = spec[-1] != "e" and large.sum() == 1
+    return large if alone else pl.zeros(len(value), pl.Boolean, eager=True)
 
 
 def _note(found: list[Bad], wrong: pl.Series, name: str, cells: pl.Series, why: str) -> None:

@@ -13,14 +13,23 @@ import polars as pl
 
 from projected_grpo.results.alignment import first_out_of_line
 from projected_grpo.results.errors import UnknownFormatError, UnreadableLogError
-from projected_grpo.results.heading import Heading, heading_of
+from projected_grpo.results.heading import (
+    Heading,
+    check_said,
+    goes_on,
+    heading_of,
+    in_arguments,
+    in_brackets,
+)
 from projected_grpo.results.layouts import DEPLOYED, KNOWN, Layout, expected, of_columns, with_declared
-from projected_grpo.results.rows import Bad, table
+from projected_grpo.results.rows import table
 from projected_grpo.results.run import LoggedRun
 
 _COLOUR = re.compile(r"\x1b\[[0-9;:?]*[A-DGHJKfhlmsu]|\x1b[()][0-9AB]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)")
-# A row that was written behind a progress bar, on the same line.
+# A row that was written behind a progress bar, on the same line, and a progress bar behind a row.
 _AFTER_BAR = re.compile(r"(?![A-Z] ).*[^A-Za-z]I ( *(?:step |preset=|\d+ ).*)")
+_BAR_BEHIND = re.compile(r" +(?:[A-Za-z][^ |]*: *)?\d+(?:%\||it \[).*")
+_METRIC = re.compile("hack_s=([0-9]+)/([0-9]+) ")
 FEWEST = 10  # cells of what may be a row; a sentence that begins with a number has fewer, or a word among them
 _BARS = ("%|", "it [", "s/it]")
 _STEP = re.compile("[0-9]{1,9}")
@@ -34,12 +43,15 @@ class _Read:
     path: Path
     heading: Heading | None = None
     layout: Layout | None = None
+    header: str = ""  # as it stands there
     rows: list[list[str]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)  # the rows as they stand there
     numbers: list[int] = field(default_factory=list)  # of the lines that the rows stand in
     suspect: int | None = None  # a line that begins like the row that is due, and is none
     problem: str = ""
     headless: bool = False  # something like a row stands before any header
+    said: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # of the preset line's facts by other lines
+    metric: tuple[int, int, int] | None = None  # of the last row, a line says again: its number, and the fraction
 
 
 def read_text(path: Path, data: bytes) -> LoggedRun:
@@ -55,6 +67,8 @@ def read_text(path: Path, data: bytes) -> LoggedRun:
     found = _Read(path)
     for number, message in _messages(data):
         _take(found, number, message)
+    if found.heading is not None:
+        check_said(path, found.heading, found.said)
     if found.layout is None and found.heading is not None and not found.headless:
         return _not_begun(path, found.heading)
     if found.layout is None:
@@ -81,7 +95,24 @@ def _not_begun(path: Path, heading: Heading) -> LoggedRun:
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, str]]:
-    """Numbers of lines, and what follows the level I in them; the last line counts only with its newline."""
+    """Numbers of lines, and what follows the level I in them; a preset line is held until it is seen to be whole."""
+    preset: tuple[int, str] | None = None
+    for number, piece in _pieces(data):
+        message = _message(piece)
+        if preset is not None and message is None and goes_on(piece):
+            preset = preset[0], f"{preset[1]} {piece}"
+            continue
+        if preset is not None:
+            yield preset
+        preset = (number, message) if message is not None and message.startswith("preset=") else None
+        if preset is None and message is not None:
+            yield number, message
+    if preset is not None:
+        yield preset
+
+
+def _pieces(data: bytes) -> Iterator[tuple[int, str]]:
+    """What stood in one line of a terminal at a time; the last line counts only with its newline."""
     text = data.decode("utf-8", errors="replace").removeprefix("\ufeff")
     if "\x1b" in text:
         text = _COLOUR.sub("", text)
@@ -89,10 +120,17 @@ def _messages(data: bytes) -> Iterator[tuple[int, str]]:
     lines.pop()
     for number, line in enumerate(lines, start=1):
         for piece in line.removesuffix("\r").split("\r") if "\r" in line else (line,):
-            if piece.startswith("I "):
-                yield number, piece[2:]
-            elif any(mark in piece for mark in _BARS) and (after := _AFTER_BAR.fullmatch(piece)):
-                yield number, after[1]
+            yield number, piece
+
+
+def _message(piece: str) -> str | None:
+    """What follows the level I, without progress bars before and behind it."""
+    message = piece[2:] if piece.startswith("I ") else None
+    if any(mark in piece for mark in _BARS):
+        if message is None and (after := _AFTER_BAR.fullmatch(piece)):
+            message = after[1]
+        message = message and _BAR_BEHIND.sub("", message)
+    return message
 
 
 def _take(found: _Read, number: int, message: str) -> None:
@@ -102,9 +140,15 @@ def _take(found: _Read, number: int, message: str) -> None:
     if cells[0][0].isdigit():
         _take_row(found, number, cells, message)
     elif cells[0].translate(_MARKS) == "step":
-        _take_header(found, number, tuple(cell.translate(_MARKS) for cell in cells))
+        _take_header(found, number, tuple(cell.translate(_MARKS) for cell in cells), message)
     elif cells[0].startswith("preset="):
         _take_heading(found, number, cells)
+    elif cells[0] == "argv:":
+        found.said.append((number, in_arguments(message)))
+    elif cells[:2] == ["main", "metric:"]:
+        found.said.append((number, in_brackets(message)))
+        metric = _METRIC.search(message)
+        found.metric = (number, int(metric[1]), int(metric[2])) if metric else None
 
 
 def _take_heading(found: _Read, number: int, cells: list[str]) -> None:
@@ -120,7 +164,7 @@ def _take_heading(found: _Read, number: int, cells: list[str]) -> None:
     found.heading = heading
 
 
-def _take_header(found: _Read, number: int, cells: tuple[str, ...]) -> None:
+def _take_header(found: _Read, number: int, cells: tuple[str, ...], message: str) -> None:
     if 2 * len(KNOWN.intersection(cells)) < len(cells):
         return  # a sentence that begins with this word
     layout = of_columns(cells)
@@ -134,7 +178,7 @@ def _take_header(found: _Read, number: int, cells: tuple[str, ...]) -> None:
             f"{found.path}, line {number}: the columns change from those of {getattr(found.layout, 'format', '')} to "
             f"those of {layout.format}; give each run a file of its own."
         )
-    found.layout = layout
+    found.layout, found.header = layout, found.header or message.rstrip()
 
 
 def _take_row(found: _Read, number: int, cells: list[str], message: str) -> None:
@@ -159,19 +203,7 @@ def _take_row(found: _Read, number: int, cells: list[str], message: str) -> None
 
 
 def _run(found: _Read, heading: Heading, layout: Layout) -> LoggedRun:
-    problem = found.problem
-    moved = first_out_of_line(found.lines)
-    if moved is not None:
-        problem = f"line {found.numbers[moved]}: its cells do not end where those of the other rows do"
-        found.rows = found.rows[:moved]
-    frame, bad = table(layout, found.rows)
-    if isinstance(bad, Bad):
-        problem = f"line {found.numbers[bad.row]}: {bad.why}"
-    if frame.height > heading.steps:
-        problem = f"line {found.numbers[heading.steps]} has a row more than the {heading.steps} steps of the run"
-        frame = frame.head(heading.steps)
-    if not problem and frame.height < heading.steps and found.suspect is not None:
-        problem = f"line {found.suspect} is no whole row"
+    frame, problem = _frame(found, heading, layout)
     whole = frame.height == heading.steps and not problem
     if not whole:
         kept = f"{frame.height} of {heading.steps} steps are read"
@@ -184,3 +216,26 @@ def _run(found: _Read, heading: Heading, layout: Layout) -> LoggedRun:
         settings=heading.settings, steps=with_declared(frame.drop(deployed), "step"),
         evaluations=with_declared(looks, "evaluation"), complete=whole, problem=problem,
     )  # fmt: skip
+
+
+def _frame(found: _Read, heading: Heading, layout: Layout) -> tuple[pl.DataFrame, str]:
+    """The rows before whatever is lost or damaged, and what that is; "" where nothing is."""
+    problem, rows = found.problem, found.rows
+    moved = first_out_of_line(found.header, found.lines)
+    if moved is not None:
+        problem = f"line {found.numbers[moved]}: its cells do not stand in the columns of the header"
+        rows = rows[:moved]
+    frame, bad = table(layout, rows)
+    if bad is not None:
+        return frame, f"line {found.numbers[bad.row]}: {bad.why}"
+    if frame.height > heading.steps:
+        problem = f"line {found.numbers[heading.steps]} has a row more than the {heading.steps} steps of the run"
+        return frame.head(heading.steps), problem
+    if not problem and frame.height < heading.steps and found.suspect is not None:
+        return frame, f"line {found.suspect} is no whole row"
+    if not problem and found.metric is not None and frame.height == heading.steps:
+        number, above, below = found.metric
+        if rows[-1][layout.columns.index("hack_s")] != f"{above}/{below}":
+            problem = f"line {number} says hack_s={above}/{below} of the last row, which has another"
+            return frame.head(frame.height - 1), problem
+    return frame, problem
