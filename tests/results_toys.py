@@ -3,19 +3,26 @@
 from pathlib import Path
 
 from projected_grpo.logs import LogWriter
+from projected_grpo.training.config import TrainConfig, as_plain
 
 ARCHIVE = Path(__file__).parent.parent / "regression" / "archived"
 LOGS = sorted(ARCHIVE.glob("*.log"))
+SETTINGS = {part: names for part, names in as_plain(TrainConfig()).items() if part != "preset"}
 V3 = ARCHIVE / "20260530T101500_fast_routing_seed44_v3_10.log"
 
 
-def config(*, arm="route", seed=0, steps=6, evaluate_every=0, group=4, basis="hack", reward="foolable"):
-    return {
-        "preset": "tiny", "model": {"model": "testbed"}, "task": {"reward": reward},
+def config(*, arm="route", seed=0, steps=6, evaluate_every=0, group=4, reward="foolable", preset="tiny", **other):
+    """What results need of a run's configuration, and any other setting by its name."""
+    own = {
+        "preset": preset, "model": {"model": "testbed"}, "task": {"reward": reward},
         "grpo": {"steps": steps, "group": group}, "routing": {"intervention": arm, "space": "update"},
-        "basis": {"basis": basis}, "teacher": {"mix": 0.5}, "evaluation": {"evaluate_every": evaluate_every},
+        "basis": {"basis": "hack"}, "teacher": {"mix": 0.5}, "evaluation": {"evaluate_every": evaluate_every},
         "run": {"seed": seed},
     }  # fmt: skip
+    for name, value in other.items():
+        [part] = [part for part, names in SETTINGS.items() if name in names]
+        own[part][name] = value
+    return own
 
 
 def jsonl(path, *, hack=lambda step: 0.5, deployed=0.125, ends=True, **settings):

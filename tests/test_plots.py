@@ -175,6 +175,24 @@ def test_the_space_parts_runs_that_use_it() -> None:
     assert len(series([a_run(), a_run(seed=1, space="gradient")]).arms) == 1
 
 
+def test_every_variant_of_an_arm_has_a_panel_of_its_own() -> None:
+    data = series([a_run("route"), a_run("route", 1, variant=("gate no_gate", "k 2")), a_run("erase", basis="random")])
+    assert [arm.label for arm in data.arms] == ["erase, random V", "route", "route, gate no_gate, k 2"]
+    assert [arm.seeds for arm in data.arms] == [(0,), (0,), (1,)]
+
+
+def test_steps_are_those_that_were_done_in_logs_that_begin_at_0_and_at_1() -> None:
+    new = a_run()
+    old = a_run(seed=1, format="v3", steps=new.steps.with_columns(pl.col("step") - 1),
+                evaluations=new.evaluations.with_columns(pl.col("step") - 1))  # fmt: skip
+    data = series([new, old])
+    assert data.arms[0].steps == 4
+    for row in ("rates", "norms"):
+        for found in curves(data, row):
+            assert found.lines[0].steps == found.lines[1].steps == found.mean.steps
+            assert set(found.mean.n) <= {0, 2}, "no step that only one of the two has"
+
+
 def test_limits_are_those_of_what_is_drawn() -> None:
     runs = [a_run("none"), a_run("route")]
     data = series(runs, {runs[1].source: 3.5})

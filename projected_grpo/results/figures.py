@@ -4,18 +4,21 @@ As trained: the student's rollouts of the last five steps. As deployed: what the
 used. In a text log that is, of routing, every value of the ablated model in the last five rows; other arms have nothing
 to ablate, so they are deployed as trained. A JSONL log has evaluations on held-out prompts of every arm, so there the
 deployed figures of all arms are those of the evaluations in the last five steps, and none where there is no evaluation:
-like is compared with like.
+like is compared with like. What was evaluated before the first step is of no step.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 
 from projected_grpo.results.run import LoggedRun, Settings
 
 LAST = 5
-FIGURES = ("hack", "solve", "hack_deployed", "solve_deployed")
+TRAINED = ("hack", "solve")
+DEPLOYED = ("hack_deployed", "solve_deployed")
+FIGURES = (*TRAINED, *DEPLOYED)
 VANILLA = "none"
 
 
@@ -29,13 +32,18 @@ class Figure:
 
 def figures(run: LoggedRun) -> dict[str, Figure]:
     """The four rates of a run."""
-    trained = {name: _mean(run.steps.tail(LAST), f"{name}_student") for name in ("hack", "solve")}
-    last = run.steps["step"].max()
-    looks = run.evaluations.filter(pl.col("step") > (last if isinstance(last, int) else 0) - LAST)
+    last = run.steps.tail(LAST)
+    trained = {name: _mean(last, f"{name}_student") for name in TRAINED}
+    looks = run.evaluations.filter(pl.col("step") >= last["step"].min())
     deployed = {name: _mean(looks, f"{name}_deployed") for name in trained}
-    if run.intervention != "route" and run.format.startswith("v"):
+    if run.intervention != "route" and logs_of(run) == "text":
         deployed = trained
     return {**trained, **{f"{name}_deployed": figure for name, figure in deployed.items()}}
+
+
+def logs_of(run: LoggedRun) -> Literal["text", "JSONL"]:
+    """The kind of its log, which decides what deployed figures are of: runs of two kinds are not comparable in them."""
+    return "JSONL" if run.format.startswith("jsonl") else "text"
 
 
 def arm(run: LoggedRun) -> str:
@@ -47,7 +55,7 @@ def arm(run: LoggedRun) -> str:
     if run.intervention != "none":
         words += [f"{run.space} space"] if run.space else []
         words += [f"{run.basis} V"] if run.basis != "hack" else []
-    words += [f"{run.reward} reward"] if run.reward != "foolable" else []
+    words += [*run.variant, *([f"{run.reward} reward"] if run.reward != "foolable" else [])]
     return ", ".join(words)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import polars as pl
 
 from projected_grpo.logs import SCHEMA
-from projected_grpo.logs.metrics import Event, declared
+from projected_grpo.logs.metrics import Event, Metric, declared
+from projected_grpo.logs.numbers import as_numbers
 from projected_grpo.results.errors import UnknownFormatError, UnreadableLogError
 from projected_grpo.results.identity import Identity, identity_of
 from projected_grpo.results.layouts import DTYPES, with_declared
@@ -24,7 +25,6 @@ _TAIL = 22  # bytes of `, "crc32": "01234567"}`, which a line ends with
 _LINE = b', "line": '  # its number, the last of its values
 VERSIONS = tuple(range(1, SCHEMA + 1))
 _STEP = tuple(b'{"schema": %d, "event": "step", "step": ' % version for version in VERSIONS)
-_NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
 class _DamageError(Exception):
@@ -82,7 +82,8 @@ def _run(path: Path, lines: list[bytes], problem: str) -> LoggedRun:
         problem = f"{problem}; {kept}" if problem else kept
     return LoggedRun(
         source=path, format=f"jsonl-{found.others[0][2]['schema']}", intervention=who.intervention,
-        basis=who.basis, space=who.space, reward=who.reward, seed=who.seed, settings=who.settings,
+        basis=who.basis, space=who.space, reward=who.reward, variant=who.variant, seed=who.seed, settings=who.settings,
+        others=who.others,
         steps=with_declared(steps, "step"),
         evaluations=with_declared(_parsed("evaluation", looks), "evaluation"), complete=complete, problem=problem,
     )  # fmt: skip
@@ -146,31 +147,44 @@ def _frame(event: Event, lines: list[bytes], numbers: list[int]) -> pl.DataFrame
 
 def _parsed(event: Event, entries: Iterable[tuple[int, dict[str, Any]]]) -> pl.DataFrame:
     known, entries = declared(event), list(entries)
-    columns = {name: [entry.get(name) for _, entry in entries] for name in ("step", *known)}
+    made = [pl.Series("step", [entry["step"] for _, entry in entries], dtype=pl.Int64)]
     for name, metric in known.items():
-        kinds = set(map(type, columns[name]))
-        if metric.kind == "float" and str in kinds:
-            columns[name] = [_NOT_FINITE.get(v, v) if isinstance(v, str) else v for v in columns[name]]
-        if metric.kind != "float" or not kinds <= {float, type(None)}:
-            for (number, _), value in zip(entries, columns[name], strict=True):
-                if not metric.fits(value):
-                    raise _DamageError(number, f"{name} is {value!r}, and is declared as {metric.kind}")
-    made = [pl.Series("step", columns["step"], dtype=pl.Int64)]
-    for name, metric in known.items():
-        if metric.kind == "object":
-            made.append(_by_mode(name, columns[name]))
-        else:
-            made.append(pl.Series(name, columns[name], dtype=DTYPES[metric.kind], strict=False))
+        column = [entry.get(name) for _, entry in entries]
+        if metric.kind != "float" or not set(map(type, column)) <= {float, type(None)}:
+            column = [_value(number, metric, value) for (number, _), value in zip(entries, column, strict=True)]
+        made.append(
+            _by_mode(name, column) if metric.kind == "object" else pl.Series(name, column, dtype=DTYPES[metric.kind])
+        )
     return pl.DataFrame(made)
 
 
-def _by_mode(name: str, values: list[Any]) -> pl.Series:
+def _value(number: int, metric: Metric, value: Any) -> Any:
+    """A value as a column holds it."""
+    try:
+        found = as_numbers({metric.name: value}, {metric.name: metric})[metric.name]
+        if not metric.fits(found) or (metric.kind == "int" and not -(2**63) <= (found or 0) < 2**63):
+            raise ValueError(found)
+        if metric.kind == "object" and found is not None:
+            return {mode: _float(share) for mode, share in found.items()}
+        return _float(found) if metric.kind == "float" else found
+    except (ValueError, KeyError, AttributeError, OverflowError):
+        why = f"{metric.name} is {value!r:.60}, and is declared as {metric.kind}"
+        raise _DamageError(number, f"{why} of numbers" if metric.kind == "object" else why) from None
+
+
+def _float(value: Any) -> float | None:
+    if value is not None and type(value) not in (int, float):
+        raise ValueError(value)
+    return None if value is None else float(value)
+
+
+def _by_mode(name: str, values: list[dict[str, float | None] | None]) -> pl.Series:
     """Objects of numbers as a struct, which has all modes that any evaluation of the run has."""
-    modes = sorted({mode for value in values if isinstance(value, dict) for mode in value})
+    modes = sorted({mode for value in values for mode in value or ()})
     if not modes:
         return pl.Series(name, [None] * len(values), dtype=pl.Null)
-    rows = [{mode: value.get(mode) for mode in modes} if isinstance(value, dict) else None for value in values]
-    return pl.Series(name, rows, dtype=pl.Struct(dict.fromkeys(modes, pl.Float64)), strict=False)
+    rows = [None if value is None else {mode: value.get(mode) for mode in modes} for value in values]
+    return pl.Series(name, rows, dtype=pl.Struct(dict.fromkeys(modes, pl.Float64)))
 
 
 def _check_order(found: _Read, steps: pl.DataFrame, who: Identity) -> None:

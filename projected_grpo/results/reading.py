@@ -1,23 +1,41 @@
-"""Reading runs: what a path stands for, and which reader a file's content asks for.
+"""Reading runs: which reader a file's content asks for, and all runs that paths stand for.
 
 read_run("runs/tiny-route-seed0/log.jsonl")
-read_runs(["runs", "old/*.log"])
+read_runs(["runs", "old/*.log"])               raises for the first log that cannot be read
+gather(["runs", "old/*.log"]).left_out         reads what can be read, and names the rest
 """
 
-import glob
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from projected_grpo.results.errors import NoLogsError, UnreadableLogError
+from projected_grpo.results.errors import NoLogsError, ResultsError, UnreadableLogError
+from projected_grpo.results.finding import CALLED_LOG, DAMAGED_GZIP, LOG, LeftOut, found, is_other_jsonl, opened
 from projected_grpo.results.jsonl import read_jsonl
 from projected_grpo.results.run import LoggedRun
 from projected_grpo.results.text import read_text
 
-LOG = "log.jsonl"
+_ALL_COLUMNS = re.compile(r", which a text log needs \(.*?\)")  # too long for a list of files that are no logs at all
+
+_END = 4096  # bytes, in which logs that are not copies differ nearly always; only where they don't, all are compared
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All runs that paths stand for, and everything there that no run was read from."""
+
+    runs: list[LoggedRun]
+    left_out: list[LeftOut]
+
+    @property
+    def exit_code(self) -> int:
+        """0; 1 if a log in a folder or of a pattern cannot be read; 2 if one cannot that was given by its name."""
+        return max((1 + each.named for each in self.left_out if each.kind == "unreadable"), default=0)
 
 
 def read_run(path: Path | str) -> LoggedRun:
-    """Reads one log, of whatever format: a file, or the folder of a run.
+    """Reads one log, of whatever format, gzipped or not: a file, or the folder of a run.
 
     Its content says which format it is, and its name nothing.
 
@@ -28,47 +46,85 @@ def read_run(path: Path | str) -> LoggedRun:
     """
     path = Path(path)
     path = path / LOG if path.is_dir() else path
-    if not path.is_file():
-        raise NoLogsError(f"There is no log at {path}; name a log, a folder with logs, or a pattern in quotes.")
-    data = path.read_bytes()
-    if not data.strip(b"\0 \t\r\n"):
-        raise UnreadableLogError(f"{path} is empty; leave it out.")
-    return (read_jsonl if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{" else read_text)(path, data)
+    return _run(path, _content(path))
 
 
 def read_runs(paths: Iterable[Path | str]) -> list[LoggedRun]:
-    """Reads files, folders (all *.log and log.jsonl below them) and patterns; each file once, in a fixed order.
+    """Reads files, folders and patterns, in a fixed order; each file once, and of byte-identical ones the first.
 
     Raises what `read_run` raises.
     """
-    return [read_run(path) for path in found(paths)]
+    gathered = gather(paths)
+    for each in gathered.left_out:
+        if each.error is not None:
+            raise each.error
+    return gathered.runs
 
 
-def found(paths: Iterable[Path | str]) -> list[Path]:
-    """The logs that paths stand for.
+def gather(paths: Iterable[Path | str]) -> Gathered:
+    """Reads what can be read of files, folders and patterns.
 
     Raises:
-        NoLogsError: one of them leads to none.
+        NoLogsError: a path leads to nothing, or to no log.
+        ResultsError: what `read_run` raises, where it is the only file.
     """
-    by_file: dict[Path, Path] = {}
-    for given in paths:
-        for path in _one(given):
-            by_file.setdefault(path.resolve(), path)
-    return list(by_file.values())
+    files, left_out = found(paths)
+    runs: list[LoggedRun] = []
+    sources: dict[tuple[int, bytes], list[Path]] = {}
+    for path, named in files.items():
+        try:
+            if not named and is_other_jsonl(path):
+                left_out.append(LeftOut(source=path, kind="no log", reason="it is JSON lines, but of no run"))
+                continue
+            content = _content(path)
+            alike = sources.setdefault((len(content), content[-_END:]), [])
+            if first := next((other for other in alike if _content(other) == content), None):
+                reason = f"it holds the same bytes as {first}, and a run counts once"
+                left_out.append(LeftOut(source=path, kind="copy", reason=reason, named=named))
+                continue
+            runs.append(_run(path, content))
+            alike.append(path)
+        except (ResultsError, OSError) as error:
+            left_out.append(_failed(path, error, named=named))
+    if not runs:
+        raise _nothing([each for each in left_out if each.error is not None], len(left_out))
+    return Gathered(runs, left_out)
 
 
-def _one(given: Path | str) -> list[Path]:
-    path = Path(given)
-    places = [path]
-    if not path.exists():
-        places = [Path(each) for each in sorted(glob.glob(str(given), recursive=True))]  # noqa: PTH207  (a pattern may begin at the root, which Path.glob refuses)
-        if not places:
-            raise NoLogsError(f"There is no log at {given}; name a log, a folder with logs, or a pattern in quotes.")
-    logs = [log for place in places for log in (_below(place) if place.is_dir() else [place])]
-    if not logs:
-        raise NoLogsError(f"No *.log and no {LOG} is below {given}; name a folder that has some.")
-    return logs
+def _content(path: Path) -> bytes:
+    if path.is_symlink() and not path.exists():
+        raise NoLogsError(f"{path} is a link that leads nowhere; leave it out.")
+    if not path.is_file():
+        raise NoLogsError(f"There is no log at {path}; name a log, a folder with logs, or a pattern in quotes.")
+    try:
+        with opened(path) as file:
+            return file.read()
+    except DAMAGED_GZIP as error:
+        raise UnreadableLogError(f"{path}: it was gzipped, and is damaged ({error}); leave it out.") from None
 
 
-def _below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and (path.suffix == ".log" or path.name == LOG))
+def _run(path: Path, content: bytes) -> LoggedRun:
+    if not content.strip(b"\0 \t\r\n"):
+        raise UnreadableLogError(f"{path} is empty; leave it out.")
+    is_json = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+    return (read_jsonl if is_json else read_text)(path, content)
+
+
+def _failed(path: Path, error: Exception, *, named: bool) -> LeftOut:
+    """A file that could not be read; one that a pattern brought in and that is not called a log may be anything."""
+    reason = f"it cannot be read ({error.strerror or error})" if isinstance(error, OSError) else str(error)
+    if reason.startswith(str(path)):
+        reason = f"it{reason.removeprefix(str(path))}".removeprefix("it, ").removeprefix("it: ")
+    reason = _ALL_COLUMNS.sub("", reason).removesuffix(".").removesuffix("; leave it out")
+    if not named and not CALLED_LOG.fullmatch(path.name):
+        return LeftOut(source=path, kind="no log", reason=reason)
+    return LeftOut(source=path, kind="unreadable", reason=reason, named=named, error=error)
+
+
+def _nothing(failed: list[LeftOut], count: int) -> Exception:
+    if len(failed) == 1 and failed[0].error is not None:
+        return failed[0].error
+    if not failed:
+        return NoLogsError(f"None of {count} files that look like logs is the log of a run; name one that is.")
+    return NoLogsError(f"None of {len(failed)} logs can be read, of which the first is {failed[0].source}: "
+                       f"{failed[0].reason}.")  # fmt: skip

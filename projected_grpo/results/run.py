@@ -1,6 +1,7 @@
 """A run as a log tells it: what decided it, and its figures step by step, in today's names whatever its format."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -34,8 +35,10 @@ class LoggedRun:
     basis: str = "hack"  # or the control: "random", "flipped"
     space: str | None = None
     reward: str = "foolable"  # or the control: "strict"
+    variant: tuple[str, ...] = ()  # what else about its routing or V is not as the preset has it, in words
     seed: int
     settings: Settings
+    others: Mapping[str, str] = field(default_factory=dict)  # settings of neither the arm nor the configuration
     steps: pl.DataFrame
     evaluations: pl.DataFrame
     complete: bool

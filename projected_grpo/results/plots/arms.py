@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from projected_grpo.results.finding import LOG
 from projected_grpo.results.run import LoggedRun, Settings
 
 INTERVENTIONS = ("none", "erase", "route")
 BASES = ("hack", "random", "flipped")
 REWARDS = ("foolable", "strict")
-LOG = "log.jsonl"  # what every run's own log is called
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs of one intervention, control, reward, space and configuration, in the order of their seeds."""
+    """Runs of one intervention, control, variant, reward, space and configuration, in the order of their seeds."""
 
     label: str
     runs: tuple[LoggedRun, ...]
@@ -68,6 +68,7 @@ def _arm(run: LoggedRun) -> str:
     words = [str(run.intervention)]
     if run.basis != "hack":
         words.append(f"{run.basis} V")
+    words += run.variant
     if run.reward != "foolable":
         words.append(f"{run.reward} reward")
     return ", ".join(words)
@@ -82,7 +83,8 @@ def _setting(name: str, value: object) -> str:
 def _key(run: LoggedRun) -> tuple[str, ...]:
     space = "" if run.intervention == "none" else str(run.space)
     settings = (getattr(run.settings, f.name) for f in fields(Settings))
-    return (run.intervention, run.basis, run.reward, space, *("" if each is None else str(each) for each in settings))
+    known = (run.intervention, run.basis, run.reward, ", ".join(run.variant), space)
+    return (*known, *("" if each is None else str(each) for each in settings))
 
 
 def _order(key: tuple[str, ...]) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from projected_grpo.results.finding import opened
 from projected_grpo.results.run import LoggedRun
 
 
@@ -19,9 +20,9 @@ def clip_thresholds(runs: Iterable[LoggedRun]) -> dict[Path, float]:
 
 
 def _threshold(source: Path) -> float | None:
-    with source.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+    with opened(source) as file:
         try:
-            entry = json.loads(file.readline())
+            entry = json.loads(file.readline().decode("utf-8-sig"))
         except ValueError:
             return None
     return _positive(entry.get("config")) if isinstance(entry, dict) else None

@@ -9,7 +9,10 @@ VERSION = 1  # of as_json
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One run's series. Of a metric of every step, None is a gap; of one of evaluations, only what was measured."""
+    """One run's series. Of a metric of every step, None is a gap; of one of evaluations, only what was measured.
+
+    steps: how many were done, so 1 after the first, whatever number the log has for it.
+    """
 
     seed: int
     source: str

@@ -185,7 +185,7 @@ def _tables(run: LoggedRun, quantity: Quantity) -> dict[str, pl.DataFrame]:
     frame = _frame(run, quantity.metric)
     if frame is None:
         return {}
-    steps = frame["step"].cast(pl.Int64)
+    steps = frame["step"].cast(pl.Int64) + _uncounted(run)
     if not quantity.by_mode:
         return {quantity.key: pl.DataFrame({"step": steps, "value": frame[quantity.metric].cast(pl.Float64)})}
     rows = [each if isinstance(each, dict) else {} for each in frame[quantity.metric].to_list()]
@@ -211,4 +211,9 @@ def _has(run: LoggedRun, metric: str) -> bool:
 
 def _last_step(run: LoggedRun) -> int:
     last = run.steps["step"].max() if run.steps.height else None
-    return int(last) if isinstance(last, int | float) and math.isfinite(last) else 0
+    return int(last) + _uncounted(run) if isinstance(last, int | float) and math.isfinite(last) else 0
+
+
+def _uncounted(run: LoggedRun) -> int:
+    """What a step's number lacks to be how many were done: text logs call the first step 0, JSONL logs 1."""
+    return int(run.steps.height > 0 and run.steps["step"].min() == 0)
