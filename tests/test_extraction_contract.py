@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from invariants import ContrastiveProblem, ExtractionSetting, Subject, Verdict, verify
+from invariants import ContrastiveProblem, ExtractionSetting, Subject, Verdict, all_invariants, verify
 from invariants.cases.extraction import contrasts
 from invariants.museum import CORRECT
 from invariants.museum.extraction import Extraction
@@ -23,7 +23,8 @@ def trial_of(case, function=CORRECT.extraction, *, dtype=torch.float64, setting=
 
 
 def verdicts(subject, small_tape):
-    return {r.invariant.id: r.verdict for r in verify(subject, tape=small_tape, only=["extraction"]).results}
+    own = [i.id for i in all_invariants() if i.capability == "extraction"]
+    return {r.invariant.id: r.verdict for r in verify(subject, tape=small_tape, only=own).results}
 
 
 class ByGramMatrix(Extraction):
