@@ -1,5 +1,7 @@
 """Merged blocks and the gradients of rows, against passes that know neither."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from peft import get_peft_model
@@ -9,10 +11,12 @@ from projected_grpo.adapter import (
     AdapterStateError,
     SVDRoutingConfig,
     ablate_quarantine,
+    materialized,
     merged,
     routed_vectors,
     row_gradients,
 )
+from projected_grpo.adapter.vectors import layers_or_refuse
 
 
 @pytest.fixture
@@ -87,3 +91,48 @@ def test_rows_are_taken_once_and_nothing_is_kept_outside_the_block(model):
         assert rows.take() == {}
     model(TOKENS).logits.sum().backward()
     assert rows.take() == {}
+
+
+def test_a_materialized_block_has_the_outputs_and_the_gradients_of_the_additive_form(model):
+    pairs = routed_vectors(model)
+    layer = next(iter(layers_or_refuse(model).values()))
+    x = torch.linspace(-1, 1, 5 * layer.in_features).double().view(5, -1)
+    seen, products = [], []
+    for block in (nullcontext(), materialized(model)):
+        with block:
+            products.append(layer(x))
+            logits = model(TOKENS).logits
+            logits.log_softmax(-1)[..., 0].sum().backward()
+        seen.append((logits.detach(), {name: pair.deployed.grad.clone() for name, pair in pairs.items()}))
+        assert all(torch.equal(pair.deployed.grad, pair.quarantine.grad) for pair in pairs.values())
+        for pair in pairs.values():
+            pair.deployed.grad = pair.quarantine.grad = None
+    (additive, gradients), (whole, others) = seen
+    assert not torch.equal(*products), "the block runs something else"
+    assert float((additive - whole).abs().max()) <= 1e-12 * float(additive.abs().max())
+    for name, g in gradients.items():
+        assert float((g - others[name]).abs().max()) <= 1e-12 * float(g.abs().max())
+
+
+def test_inside_a_materialized_block_the_base_and_the_ablated_model_are_what_they_are(model):
+    views = (model.disable_adapter, lambda: ablate_quarantine(model))
+    with torch.no_grad():
+        expected = [_under(view, model) for view in views]
+        with materialized(model):
+            inside = [_under(view, model) for view in views]
+    assert all(torch.equal(a, b) for a, b in zip(expected, inside, strict=True))
+
+
+def _under(view, model):
+    with view():
+        return model(TOKENS).logits
+
+
+def test_nothing_is_materialized_twice_over_or_left_behind(model):
+    with ablate_quarantine(model), pytest.raises(AdapterStateError, match="or inside an ablate"), materialized(model):
+        pass
+    with merged(model), pytest.raises(AdapterStateError, match="is merged"), materialized(model):
+        pass
+    with pytest.raises(RuntimeError, match="stop"):
+        _raise_inside(materialized(model))
+    assert all(layer.materialized is None for layer in layers_or_refuse(model).values())

@@ -25,7 +25,7 @@ from projected_grpo.adapter.errors import (
 )
 from projected_grpo.adapter.export import export_deployed, save_deployed
 from projected_grpo.adapter.layer import Linear
-from projected_grpo.adapter.merging import merged
+from projected_grpo.adapter.merging import materialized, merged
 from projected_grpo.adapter.model import SVDRoutingModel
 from projected_grpo.adapter.registration import register
 from projected_grpo.adapter.row_gradients import RowGradients, row_gradients
@@ -50,6 +50,7 @@ __all__ = [
     "export_deployed",
     "fingerprint",
     "fingerprints",
+    "materialized",
     "merged",
     "register",
     "routed_vectors",

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import linear
 
 from projected_grpo.adapter.decomposition import decompose, fingerprint
@@ -51,6 +52,7 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
         self._ablations = 0  # depth of ablate_quarantine blocks
+        self.materialized: Tensor | None = None  # inside a block of that name: W + U diag(δ) Vh with its graph
         self.rows: list[Tensor] | None = None  # inside a row_gradients block: what each forward pass scaled by
         self.register_buffer("U", None, persistent=False)
         self.register_buffer("Vh", None, persistent=False)
@@ -111,6 +113,9 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
         """Returns the base layer's output plus the adapter's, in the base layer's dtype."""
         if self.disable_adapters and self.merged:
             self.unmerge()
+        if self.materialized is not None and not self.disable_adapters and not self.ablated:
+            whole: Tensor = functional_call(self.base_layer, {"weight": self.materialized}, (x, *args), kwargs)
+            return whole
         base: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged or not self._active():
             return base
@@ -155,6 +160,19 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
             self.base_layer.weight.data = self.pristine
             self.pristine = None
             self.merged_adapters = []
+
+    def materialize(self) -> None:
+        """Makes the weight that the vectors stand for, with a graph to them; it runs while `materialized` is set.
+
+        Raises AdapterStateError while merged or ablated.
+        """
+        if self.merged or self.ablated:
+            raise AdapterStateError(
+                f"The module {self.module_name} is merged or inside an ablate_quarantine block: unmerge it, or leave "
+                "the block first."
+            )
+        delta = self._delta(deployed_only=False).to(self.U.dtype)
+        self.materialized = torch.addmm(self.base_layer.weight, self.U * delta, self.Vh)
 
     def merged_weight(self, *, deployed_only: bool) -> Float[Tensor, "d_out d_in"]:
         """Returns what a plain Linear needs to act the same, in W's dtype, from the pristine W and rounded once."""

@@ -1,4 +1,4 @@
-"""Merged weights for the length of a block: generation then costs what the base model's does."""
+"""Whole weights W + U diag(δ) Vh for the length of a block: merged to sample from, or with a graph to train."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,3 +29,27 @@ def merged(model: nn.Module, *, deployed_only: bool = False) -> Iterator[None]:
     finally:
         for layer in layers.values():
             layer.unmerge()
+
+
+@contextmanager
+def materialized(model: nn.Module) -> Iterator[None]:
+    """Inside the block adapted layers run W' = W + U diag(δ) Vh, made once when it begins, with a graph to the vectors.
+
+    The additive form runs three products for each token, and three more backward, where this runs one of each and a
+    few per block. One backward pass belongs to a block, for it frees the graph of W'. Gradients are summed over tokens
+    in the dtype of the weights, which for half types is coarser than what the additive form does.
+
+    Raises AdapterStateError if the model has no adapter, while it is merged, or inside an ablate_quarantine block.
+
+    Example:
+        with materialized(model):
+            loss(model, batch).backward()
+    """
+    layers = layers_or_refuse(model)
+    try:
+        for layer in layers.values():
+            layer.materialize()
+        yield
+    finally:
+        for layer in layers.values():
+            layer.materialized = None
