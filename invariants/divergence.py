@@ -10,7 +10,7 @@ A loop that doesn't show the gradients that it feeds leaves some of these open; 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -25,6 +25,7 @@ from invariants.hypotheses import can_match_erase, has_a_reference
 from invariants.trajectory import Gradients, Path
 from invariants.trials import StepTrial
 from reference import SGD, Intervention, Routing, gradient_parts
+from reference.routed_step import Parts, means_after
 
 Stage = Literal["clip", "split", "step", "moments", "ablation"]
 
@@ -144,21 +145,26 @@ class _Arm:
         """module -> after each step how far what is fed may be off, (r,)."""
         return {name: list(fed_error(self._asked, name)) for name in self.trial.start}
 
-    def exact_parts(self, step: int) -> Mapping[str, tuple[Tensor, Tensor | None]]:
-        """What the specification feeds."""
+    @cached_property
+    def exact_parts(self) -> list[Parts]:
+        """What the specification feeds at each step."""
         setting = self.trial.setting
         split = setting.space == "gradient"
         routing = Routing(
             optimizer=setting.reference or SGD(lr=0.0), intervention=self.intervention if split else "none",
             clip=setting.clip or "before", max_norm=self.trial.max_norm, rule=setting.rule,
         )  # fmt: skip
-        return gradient_parts(routing, self.trial.gradients[step], self.trial.basis)
+        means, fed = dict[str, Tensor](), list[Parts]()
+        for g in self.trial.gradients:
+            fed.append(gradient_parts(routing, g, self.trial.basis, means))
+            means = means_after(routing.rule, means, fed[-1].coefficients)
+        return fed
 
     def fed_pairs(self, step: int) -> Iterator[tuple[str, bool, Tensor | None, Tensor | None]]:
         """(module, whether it is the quarantine's, fed by the loop, fed by the specification)."""
         assert self.own.fed is not None, "only asked of loops that show it"
         own: tuple[Gradients, Gradients] = self.own.fed[step]
-        for name, parts in self.exact_parts(step).items():
+        for name, parts in self.exact_parts[step].items():
             for i in range(2):
                 yield name, bool(i), own[i].get(name), parts[i]
 
@@ -204,7 +210,7 @@ class _Arm:
         """The specification's two vectors; None where the optimizer isn't known."""
         if not self.knows_optimizer:
             return None
-        run = self.trial.reference_run(self.intervention)
+        run = self.trial.reference_run(self.intervention, max_norm=self.trial.max_norm)
         zeros = {name: torch.zeros_like(p) for name, p in self.trial.start.items()}
         return (
             Path.of(self.trial.start, [state.deployed for state in run]),
@@ -216,7 +222,7 @@ class _Arm:
         """module -> after each step what the errors of all fed gradients can have changed, (r,)."""
         if not self.knows_optimizer:
             return {name: [torch.zeros_like(p)] * self.trial.case.steps for name, p in self.trial.start.items()}
-        run = self.trial.reference_run(self.intervention)
+        run = self.trial.reference_run(self.intervention, max_norm=self.trial.max_norm)
         return {
             name: list(accumulate(sensitivity(self.trial, s, name, d) for s, d in zip(run, errors, strict=True)))
             for name, errors in self.fed_errors.items()

@@ -31,6 +31,8 @@ def removes_all_at_once(rule: SplitRule) -> str | None:
     """After one pass no component is left that the gate would let through, and rounding is not blown up."""
     if rule.preserve_magnitude:
         return "preserve_magnitude blows rounding up where little is kept"
+    if rule.gate == "predictable":
+        return "the predictable gate leaves what it has not seen coming"
     if strength(rule) == 1 or (rule.gate == "one_sided" and strength(rule) > 1):
         return None
     return f"{rule.gate} with overshoot {rule.overshoot:g} leaves a component that is removed again"
@@ -70,6 +72,15 @@ def runs(*interventions: str) -> Callable[[StepSetting], str | None]:
     return reason
 
 
+def splits(*others: str) -> Callable[[StepSetting], str | None]:
+    """The loop must have an arm that splits, and these."""
+
+    def reason(setting: StepSetting) -> str | None:
+        return runs(*others, setting.splitting or "route")(setting)
+
+    return reason
+
+
 def has_a_clip(setting: StepSetting) -> str | None:
     """There must be something that limits the norm."""
     return None if setting.clip else "the loop has no clip"
@@ -80,6 +91,18 @@ def scales_both_alike(setting: StepSetting) -> str | None:
     if setting.clip in ("separate", "deployed_only"):
         return f"clip {setting.clip!r} scales the two sets apart"
     return has_a_clip(setting) or runs("route")(setting)
+
+
+def limits_all_that_is_fed(setting: StepSetting) -> str | None:
+    """Where two sets are fed, one factor must limit them both; where one is, every policy does."""
+    return has_a_clip(setting) if setting.splitting == "erase" else scales_both_alike(setting)
+
+
+def scales_all_alike(setting: StepSetting) -> str | None:
+    """As before, and nothing else may depend on the limit."""
+    if setting.space == "gradient" and setting.rule.gate == "predictable":
+        return "what a limit has shortened weighs less in what the predictable gate remembers"
+    return scales_both_alike(setting)
 
 
 def limits_the_gradient(setting: StepSetting) -> str | None:
@@ -129,12 +152,19 @@ def can_match_erase(setting: StepSetting) -> str | None:
     """The clip must see the same norms in both arms."""
     if setting.clip == "joint":
         return "clip 'joint' scales erase by a norm without the removed part"
+    if setting.retained != 1:
+        return "erase forgets a part of what it drops"
     return runs("erase", "route")(setting)
 
 
 def removes_the_component(setting: StepSetting) -> str | None:
     """Nothing hack-ward may be left by one split."""
-    return removes_all_at_once(setting.rule) or runs("none", "route")(setting)
+    return removes_all_at_once(setting.rule) or splits("none")(setting)
+
+
+def keeps_nothing_along(rule: SplitRule) -> bool:
+    """Whether V kept = 0 at every step."""
+    return rule.gate in ("no_gate", "reverse") and strength(rule) == 1
 
 
 def cannot_ratchet(setting: StepSetting) -> str | None:
@@ -143,11 +173,13 @@ def cannot_ratchet(setting: StepSetting) -> str | None:
     V kept = c - strength * gate(c) per axis. Of a whole displacement that is at most |c| up to strength 2. Added up
     over steps it is (1 - strength) times vanilla's, if the gate is linear and both are clipped alike.
     """
-    if (reason := runs("none", "route")(setting)) or "optimizer.no_ratchet" in (setting.claims or ()):
+    if (reason := splits("none")(setting)) or "optimizer.no_ratchet" in (setting.claims or ()):
         return reason
     rule = setting.rule
-    if rule.gate != "one_sided" and strength(rule) == 1:
-        return None  # nothing along V is kept, however it is scaled
+    if keeps_nothing_along(rule):
+        return None  # however it is scaled
+    if setting.retained != 1:
+        return "the point forgets a part of what is dropped, so it is not vanilla's"
     if rule.preserve_magnitude:
         return RESCALES
     if strength(rule) > 2:
@@ -156,7 +188,49 @@ def cannot_ratchet(setting: StepSetting) -> str | None:
         return None
     if rule.gate == "one_sided":
         return f"relu of noise has a positive mean, which adds up in {setting.space} space"
+    if rule.gate == "predictable":
+        return "in pairs each step foretells the next, so the gate is open at every step back"
     return is_clipped_as_vanilla(setting)
+
+
+def averages_noise_out(setting: StepSetting) -> str | None:
+    """What is kept must be linear in noise, given what was seen before it."""
+    rule = setting.rule
+    if rule.gate == "one_sided":
+        return "relu of noise has a positive mean"
+    if rule.preserve_magnitude:
+        return RESCALES
+    if rule.gate == "predictable" and setting.space != "gradient":
+        return f"the {setting.space} is not independent of those before it, so the gate sees it coming"
+    return splits("none")(setting)
+
+
+def rectifies_gradients(setting: StepSetting) -> str | None:
+    """One-sided gradients under an optimizer of which it is known how it adds them up."""
+    if setting.space != "gradient" or setting.rule.gate != "one_sided":
+        return f"{setting.rule.gate} in {setting.space} space rectifies no gradients"
+    return adds_gradients_up(setting)
+
+
+def splits_a_sum(setting: StepSetting) -> str | None:
+    """What is split must be a known sum of all gradients so far."""
+    if setting.space != "displacement":
+        return f"in {setting.space} space each step is split by itself"
+    if setting.retained != 1:
+        return "the point forgets a part of what is dropped, so it is no sum of gradients"
+    return adds_gradients_up(setting)
+
+
+def adds_gradients_up(setting: StepSetting) -> str | None:
+    """SGD, of which the weights of a sum of gradients are known, and parts that are not rescaled."""
+    if not isinstance(setting.reference, SGD):
+        return "the setting names no SGD as its reference optimizer"
+    return restores_the_sum(setting.rule) or splits("none")(setting)
+
+
+def looks_back(setting: StepSetting) -> str | None:
+    """Only the predictable gate has a memory."""
+    return runs("route")(setting) if setting.rule.gate == "predictable" else f"{setting.rule.gate} has no memory"
 
 
 def splits_each_move(setting: StepSetting) -> str | None:
@@ -170,7 +244,12 @@ def splits_what_was_learned(setting: StepSetting) -> str | None:
     """Only a split of the whole displacement turns to a new basis what was learned under the old one."""
     if setting.space != "displacement":
         return f"in {setting.space} space, what was learned before a refresh stays where it is"
-    return runs("none", "route")(setting)
+    return None
+
+
+def routes_what_was_learned(setting: StepSetting) -> str | None:
+    """As before, and there must be a quarantine that holds a part of it."""
+    return splits_what_was_learned(setting) or runs("none", "route")(setting)
 
 
 def splits_all_of_what_was_learned(setting: StepSetting) -> str | None:

@@ -88,9 +88,13 @@ IMPLIES: Mapping[str, Mapping[str, str]] = {
         "optimizer.update_leak": "the preconditioner that turns the quarantine turns the kept gradient too",
         "optimizer.displacement_leak": "updates that are turned hack-ward add up",
         "optimizer.refresh_update_leak": "what turns gradients turns them after a refresh too",
+        "optimizer.noise_rectified": "a preconditioner divides noise by its size, so that it drifts at another rate",
         "optimizer.matches_reference": ANOTHER_RUN,
     },
     "optimizer.update_leak": {"optimizer.matches_reference": ANOTHER_RUN},
+    "optimizer.noise_drift": {"optimizer.matches_reference": ANOTHER_RUN},
+    "optimizer.noise_rectified": {"optimizer.matches_reference": ANOTHER_RUN},
+    "optimizer.noise_total": {"optimizer.matches_reference": ANOTHER_RUN},
     "optimizer.displacement_leak": {
         "optimizer.update_leak": "a sum of updates is hack-ward only if one of them is",
         "optimizer.matches_reference": ANOTHER_RUN,

@@ -14,12 +14,13 @@ from torch.optim import Optimizer
 from projected_grpo.basis import PRECISIONS, Basis
 from projected_grpo.binding import check_fit
 from projected_grpo.errors import BasisError, BindingError, StateMismatchError
+from projected_grpo.norms import working_dtype
 from projected_grpo.progress import Progress, Values
 from projected_grpo.routing import Routing
 from projected_grpo.vectors import VectorPair
 
 KEY = "routing"
-VERSION = 1
+VERSION = 2  # 1 had neither a memory of the gate nor a share that is retained
 START_AGAIN = "load it into an optimizer that is built as the saved one was"
 PARTS = tuple(field.name for field in fields(Progress))
 
@@ -77,6 +78,7 @@ def unpacked(
             "The state has no routing part, so a plain optimizer wrote it; load it into the base optimizer instead, "
             "before wrapping it."
         )
+    saved = _upgraded(saved)
     if saved.get("version") != VERSION:
         raise StateMismatchError(f"The state has version {saved.get('version')}, not {VERSION}; {START_AGAIN}.")
     _check_present("state", state, ("state", "param_groups"))
@@ -88,6 +90,7 @@ def unpacked(
     if saved["progress"] is None:
         return basis, None
     _check_present("progress", saved["progress"], PARTS)
+    memory = _memory(saved["progress"]["memory"], vectors, basis if routing.rule.remembers else {})
     elsewhere = list(vectors) if routing.moves_the_point else []
     wanted = {
         "start": list(vectors),
@@ -95,8 +98,18 @@ def unpacked(
         "deployed": elsewhere,
         "quarantine": elsewhere if routing.intervention == "route" else [],
     }
-    parts = {part: _placed(part, saved["progress"][part], vectors, wanted[part]) for part in PARTS}
-    return basis, Progress(**parts)
+    parts = {part: _placed(part, saved["progress"][part], vectors, names) for part, names in wanted.items()}
+    return basis, Progress(**parts, memory=memory)
+
+
+def _upgraded(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A routing part of version 1 as this version would have written it; any other as it is."""
+    settings, progress = saved.get("settings"), saved.get("progress")
+    if saved.get("version") != 1 or not isinstance(settings, Mapping):
+        return saved
+    if isinstance(progress, Mapping):
+        progress = {**progress, "memory": {}}
+    return {**saved, "version": VERSION, "settings": {**settings, "retained": 1.0}, "progress": progress}
 
 
 def _check_present(where: str, saved: Any, keys: Collection[str]) -> None:
@@ -158,6 +171,20 @@ def _basis(saved: Any, vectors: Mapping[str, VectorPair], fingerprints: Mapping[
     except (BasisError, BindingError) as error:
         raise StateMismatchError(f"The saved basis does not fit the vectors: {error}") from error
     return basis
+
+
+def _memory(saved: Any, vectors: Mapping[str, VectorPair], basis: Mapping[str, Tensor]) -> Values:
+    """Copies on the devices of the vectors: one value for each axis of a module, or nothing."""
+    _check_present("saved memory", saved, ())
+    placed = {}
+    for name, value in saved.items():
+        axes, dtype = len(basis.get(name, ())), working_dtype(vectors[name].deployed.dtype) if name in vectors else None
+        if not isinstance(value, Tensor) or not axes or (value.shape, value.dtype) != ((axes,), dtype):
+            raise StateMismatchError(
+                f"{name}: the saved memory of the gate does not fit the {axes} axes of its basis; {START_AGAIN}."
+            )
+        placed[name] = value.to(vectors[name].deployed.device, copy=True)
+    return placed
 
 
 def _placed(part: str, saved: Any, vectors: Mapping[str, VectorPair], wanted: Collection[str]) -> Values:

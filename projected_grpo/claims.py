@@ -7,6 +7,8 @@
     no_update_leak        no single change of a deployed vector is hack-ward: V(-Δ) <= 0
     no_displacement_leak  what a deployed vector has learned is not hack-ward: V(-(deployed - start)) <= 0
     no_ratchet            noise drives no deployed vector along the basis: |V(deployed - start)| <= that of vanilla
+    unbiased              the split gives noise no mean: independent g, as likely as -g, move no deployed vector along
+                          the basis on average
 
 and from the first step after a refresh on, along the new basis:
 
@@ -26,7 +28,7 @@ from projected_grpo.split import SplitRule
 
 Guarantee = Literal[
     "keeps_sum", "erase_match", "covers_both", "span", "no_update_leak", "no_displacement_leak", "no_ratchet",
-    "refreshed_span", "refreshed_update", "refreshed_displacement",
+    "unbiased", "refreshed_span", "refreshed_update", "refreshed_displacement",
 ]  # fmt: skip
 LEAKS: tuple[Guarantee, ...] = (
     "no_update_leak", "no_displacement_leak", "refreshed_update", "refreshed_displacement"
@@ -52,11 +54,12 @@ def guarantees(
     max_norm_set: bool,
     equal_hyperparameters: bool = True,
     intervention: Intervention = "route",
+    retained: float = 1.0,
 ) -> dict[Guarantee, Claim]:
     """The truth table, one configuration at a time.
 
     Arguments:
-        space, clip, rule, intervention: the settings of the step.
+        space, clip, rule, intervention, retained: the settings of the step.
         linear, separable, isotropic, nonnegative: what the base optimizer is, see `probes`.
         max_norm_set: whether anything is clipped at all.
         equal_hyperparameters: whether both vectors of each pair are stepped with the same options.
@@ -73,6 +76,7 @@ def guarantees(
         "no_update_leak": _no_update_leak(space, rule, linear and separable and isotropic and nonnegative),
         "no_displacement_leak": _no_displacement_leak(space, rule, linear and separable and isotropic and nonnegative),
         "no_ratchet": _no_ratchet(space, clips, rule, linear and separable and isotropic and nonnegative),
+        "unbiased": _unbiased(space, rule, linear and separable),
         "refreshed_span": _refreshed_span(space),
         "refreshed_update": _refreshed_update(space, rule),
         "refreshed_displacement": _refreshed_displacement(space, rule),
@@ -81,6 +85,10 @@ def guarantees(
         claims["keeps_sum"] = Claim(False, "erase drops what it removes")
         for name in ("span", "refreshed_span"):
             claims[name] = Claim(True, "inertness: without a gradient the quarantine never moves")
+    if retained < 1:
+        claims["erase_match"] = Claim(False, "erase forgets a part of what it drops, and route's point keeps all of it")
+        if not _nothing_along_the_basis(rule):
+            claims["no_ratchet"] = Claim(False, "the point forgets a part of what is dropped, so it is not vanilla's")
     return claims
 
 
@@ -142,6 +150,8 @@ def _span(one_point: bool, weighted_sum: bool) -> Claim:
 
 def _gate_lets_through(rule: SplitRule) -> str | None:
     """Why V · kept <= 0 fails, or None if it holds; a positive rescaling of kept does not change its sign."""
+    if rule.remembers:
+        return "an axis that is not open yet lets hack-ward components through"
     if rule.gate == "one_sided" and rule.strength >= 1:
         return None
     if rule.gate != "one_sided" and rule.strength == 1:
@@ -177,9 +187,14 @@ def _no_displacement_leak(space: Space, rule: SplitRule, nonnegative_sum: bool) 
     return Claim(False, "updates may be hack-ward, and nothing takes that back")
 
 
+def _nothing_along_the_basis(rule: SplitRule) -> bool:
+    """Whether V · kept = 0 at every step."""
+    return rule.gate in ("no_gate", "reverse") and rule.strength == 1
+
+
 def _no_ratchet(space: Space, clips: ClipPolicy | None, rule: SplitRule, nonnegative_sum: bool) -> Claim:
     """V kept = c - strength · gate(c): of one displacement at most |c|, and over many steps a sum if that is linear."""
-    if rule.gate != "one_sided" and rule.strength == 1:
+    if _nothing_along_the_basis(rule):
         if space != "gradient" or nonnegative_sum:
             return Claim(True, "nothing along the basis is ever kept")
         return Claim(False, "the optimizer turns what was kept back to the basis (a preconditioner or decay does)")
@@ -191,6 +206,8 @@ def _no_ratchet(space: Space, clips: ClipPolicy | None, rule: SplitRule, nonnega
         return Claim(True, "the split of one displacement keeps at most what it finds, and adds nothing up")
     if rule.gate == "one_sided":
         return Claim(False, "relu of noise has a positive mean, which adds up from step to step")
+    if rule.remembers:
+        return Claim(False, "a gate that looks back may be open at every step back, and closed at every step forth")
     if space == "update":
         return Claim(True, "a linear gate keeps the same share of vanilla's every update")
     if clips not in (None, "before") or (clips == "before" and rule.strength > 1):
@@ -198,6 +215,23 @@ def _no_ratchet(space: Space, clips: ClipPolicy | None, rule: SplitRule, nonnega
     if nonnegative_sum:
         return Claim(True, "a linear gate keeps the same share of vanilla's every gradient")
     return Claim(False, "the optimizer turns what was kept back to the basis (a preconditioner or decay does)")
+
+
+def _unbiased(space: Space, rule: SplitRule, superposes: bool) -> Claim:
+    """A clip's factor is the same for a gradient and its negative, so it changes no mean of 0."""
+    if rule.gate == "one_sided":
+        return Claim(False, "relu of noise has a positive mean, whatever is split")
+    if _nothing_along_the_basis(rule) and space != "gradient":
+        return Claim(True, "nothing along the basis is ever kept")
+    if not superposes:
+        return Claim(False, "an optimizer that is not linear need not average noise out")
+    if rule.preserve_magnitude:
+        return Claim(False, "preserve_magnitude is not linear in what is split")
+    if not rule.remembers:
+        return Claim(True, "a linear gate keeps a share of what is split, and noise splits into noise")
+    if space == "gradient":
+        return Claim(True, "the past decides which axes are open, and given that the gate is linear: a martingale")
+    return Claim(False, f"the {space} is not independent of those before it, so the gate sees it coming")
 
 
 def _refreshed_span(space: Space) -> Claim:
@@ -239,6 +273,7 @@ def claims_of(routing: Routing, measured: Measured, *, equal_hyperparameters: bo
         max_norm_set=routing.max_norm is not None,
         equal_hyperparameters=equal_hyperparameters,
         intervention=routing.intervention,
+        retained=routing.retained,
     )
 
 
@@ -257,5 +292,7 @@ def explanation(routing: Routing, measured: Measured, *, equal_hyperparameters: 
     lines = [f"{name:<24}{'yes' if claim.holds else 'no':<5}{claim.why}" for name, claim in claims.items()]
     notes = []
     if routing.intervention == "erase" and routing.moves_the_point:
-        notes = ["Windup: the optimizer's point keeps what erase drops, and may run away from the model that is seen."]
+        runs_away = "what erase drops, and may run away from the model that is seen; a retained share below 1 bounds it"
+        bounded = f"{routing.retained:g} of what erase drops, and so stays near the model that is seen"
+        notes = [f"Windup: the optimizer's point keeps {runs_away if routing.retained == 1 else bounded}."]
     return "\n".join([str(routing), about, "", *lines, *notes])

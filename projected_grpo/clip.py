@@ -11,7 +11,7 @@ Parameters that are not routed count with the deployed set, and are scaled with 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -46,6 +46,9 @@ class Fed:
     quarantine: Gradients  # module → (r,); empty where the removed part is dropped
     others: list[Tensor]  # parameters that are not routed, any shape
     accumulated: list[Stack]  # what was split, before it was; empty if nothing was
+    memory: Gradients = field(
+        default_factory=dict
+    )  # module → (k,): what the predictable gate remembers after this split; else empty
 
     def norm(self) -> Float[Tensor, ""]:
         """The norm over everything that is fed."""
@@ -69,6 +72,7 @@ def split_and_clip(
     clip: ClipPolicy,
     max_norm: float | None,
     route: bool,
+    memory: Mapping[str, Tensor] | None = None,
 ) -> Fed:
     """Splits the accumulated gradients and clips them, in the order that the policy asks for.
 
@@ -78,6 +82,7 @@ def split_and_clip(
         norm: global_norm(g.values(), others), which the caller has anyway.
         split: the basis and the rule.
         route: whether the removed part is fed to the quarantine, or dropped (erase).
+        memory: what the predictable gate remembers of earlier steps, see `GroupedSplit`.
 
     The tensors that come in are never written to; some may be handed on as they are.
     """
@@ -85,7 +90,7 @@ def split_and_clip(
     if clip == "before" and max_norm is not None:
         factor = clip_factor(norm, max_norm)
         g, rest = _scaled(g, factor), _scaled_list(rest, factor)
-    parts = split(g)
+    parts = split(g, memory)
     kept, removed = parts.kept, parts.removed
     if max_norm is None:
         pass
@@ -104,7 +109,7 @@ def split_and_clip(
             removed = _scaled(removed, clip_factor(global_norm(removed.values()), max_norm))
         factor = clip_factor(global_norm(kept.values(), rest), max_norm)
         kept, rest = _scaled(kept, factor), _scaled_list(rest, factor)
-    return Fed(kept, removed if route else {}, rest, parts.stacks)
+    return Fed(kept, removed if route else {}, rest, parts.stacks, parts.memory)
 
 
 def _scaled(gradients: Mapping[str, Tensor], factor: Tensor) -> Gradients:

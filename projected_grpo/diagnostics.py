@@ -12,6 +12,11 @@ sum, the model that trains, looks healthy. With d the displacement of the deploy
 
     drift_ratio       mean |V d| / mean |d - VᵀV d|        over all axes, and over all coordinates
     drift_opposition  -<V d, V q> / ‖V q‖²
+
+Under erase outside gradient space a third number tells how far the optimizer's own point has run ahead of the model
+that is seen, through what is dropped there and kept here:
+
+    windup            ‖point - start‖ / ‖d‖
 """
 
 import copy
@@ -54,6 +59,8 @@ class Diagnostics:
         is about 1, after a one-sided split 1/2.
     drift_opposition: how much of what the quarantine vectors hold along V the deployed ones hold with the other sign;
         0 without a quarantine. Above .35 it warns: 29 of those 33 runs, and 6 of those 53.
+    windup: how far the optimizer's point is from the start, beside how far the deployed vectors are; 1 where it is
+        where they are. None where nothing is dropped that the point keeps: only erase outside gradient space has it.
     """
 
     cos_pre: float | None = None
@@ -67,6 +74,7 @@ class Diagnostics:
     hackward_share_parameters: float | None = None
     drift_ratio: float | None = None
     drift_opposition: float | None = None
+    windup: float | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -105,6 +113,7 @@ class StepRecord:
     moved: Collection[str]  # modules that had a gradient
     before: Mapping[str, Tensor]  # module → deployed (r,), before the step
     start: Mapping[str, Tensor]  # module → deployed (r,), before the first step
+    point: Mapping[str, Tensor]  # module → the optimizer's own (r,), where it keeps what is dropped; else empty
     split: GroupedSplit  # the one in force at the step
     covered: Collection[str]  # modules that have rows in its basis
 
@@ -123,6 +132,7 @@ class StepRecord:
             hackward_share(self.split.project(update)),
             hackward_share(self.split.project(displacement)),
             *self._drift({name: displacement[name] for name in self.covered}, quarantine),
+            self._windup(displacement),
         ]
         home = self.norm_pre_clip.device
         cos_pre, fired_axes, pre, post, *shares = torch.stack([n.to(home, torch.float64) for n in numbers]).tolist()
@@ -139,7 +149,13 @@ class StepRecord:
             hackward_share_parameters=shares[2],
             drift_ratio=shares[3],
             drift_opposition=shares[4],
+            windup=shares[5] if self.point else None,
         )
+
+    def _windup(self, displacement: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """module → start - deployed (r,), so minus the displacement."""
+        ahead = global_norm(p - self.start[name] for name, p in self.point.items())
+        return _quotient(ahead, global_norm(displacement.values()).to(ahead.device))
 
     def _drift(
         self, displacement: Mapping[str, Tensor], quarantine: Mapping[str, Tensor]

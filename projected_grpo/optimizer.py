@@ -14,6 +14,7 @@ What each combination guarantees is printed by `RoutedOptimizer.explain`.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class RoutedOptimizer(Wrapper):
             in it are stepped as always, and count with the deployed set in global norms.
         vectors: module name → VectorPair, or a plain pair, of (r,) parameters; or an adapted model.
         basis: the hack basis; modules that it doesn't name keep all of their gradient.
-        intervention, space, clip, max_norm, rule: see `Routing`.
+        intervention, space, clip, max_norm, rule, retained: see `Routing`.
 
     Raises:
         SettingError, UnsupportedCombinationError: the settings mean nothing, alone or together.
@@ -93,9 +94,12 @@ class RoutedOptimizer(Wrapper):
         clip: ClipPolicy = "before",
         max_norm: float | None = None,
         rule: SplitRule = DEFAULT_RULE,
+        retained: float = 1.0,
     ) -> None:
         super().__init__(base)
-        self.routing = Routing(intervention=intervention, space=space, clip=clip, max_norm=max_norm, rule=rule)
+        self.routing = Routing(
+            intervention=intervention, space=space, clip=clip, max_norm=max_norm, rule=rule, retained=retained
+        )
         self.vectors = vectors_of(vectors)
         self._source = vectors
         self._deployed = {name: pair.deployed for name, pair in self.vectors.items()}
@@ -140,24 +144,26 @@ class RoutedOptimizer(Wrapper):
         if not found.g:  # perhaps because something has replaced the Parameter objects since
             check_base(self.base, self.vectors, self.routing)
         norm = global_norm(found.g.values(), found.other_gradients)
-        fed = self._fed(found, norm)
+        progress = self._progress or at_the_start(self.vectors, self.routing)
+        fed = self._fed(found, norm, progress)
         norm_fed = fed.norm()
         check_finite(found.g, found.other_gradients, norm, norm_fed)
-        progress = self._progress or at_the_start(self.vectors, self.routing)
         progress.check_untouched(self.vectors)
 
         before = copied(self._deployed)
         accumulated = fed.accumulated or self._split.project(found.g)
         seen = self._split.project(fed.deployed)  # before base may write into it
         with self._vectors_kept_on_failure(before), lent(found.loans(fed)):
-            self._progress = self._stepped(progress)
+            self._progress = self._stepped(progress, fed)
         covered = [name for name in self._deployed if name in self.basis and len(self.basis[name])]
+        # Under route the point is the sum of both vectors, which is no windup.
+        hidden = self._progress.point if self.routing.intervention == "erase" else {}
         self._record = StepRecord(
-            accumulated, seen, norm, norm_fed, list(found.g), before, progress.start, self._split, covered
+            accumulated, seen, norm, norm_fed, list(found.g), before, progress.start, hidden, self._split, covered
         )
         return loss
 
-    def _fed(self, found: Found, norm: Tensor) -> Fed:
+    def _fed(self, found: Found, norm: Tensor, progress: Progress) -> Fed:
         """Clips, and in gradient space splits, what was found."""
         if self.routing.intervention == "none" or self.routing.moves_the_point:
             return clip_unsplit(found.g, found.other_gradients, norm, self.routing.max_norm)
@@ -169,13 +175,14 @@ class RoutedOptimizer(Wrapper):
             clip=self.routing.clip,
             max_norm=self.routing.max_norm,
             route=self.routing.intervention == "route",
+            memory=progress.memory,
         )
 
-    def _stepped(self, progress: Progress) -> Progress:
+    def _stepped(self, progress: Progress, fed: Fed) -> Progress:
         """Base steps once: where the vectors are, or at the point, whose parts are then written to them."""
         if not self.routing.moves_the_point:
             self.base.step()
-            return progress
+            return replace(progress, memory=fed.memory)
         write(self._deployed, progress.point)
         self.base.step()
         progress = progress.moved_to(copied(self._deployed), self._split, self.routing)
@@ -206,7 +213,8 @@ class RoutedOptimizer(Wrapper):
 
         In displacement space the next step splits everything learned so far along the new basis. In gradient and
         update space what was routed stays where it is, so the quarantine then holds parts along both; and in gradient
-        space the momenta still carry what the old basis let through.
+        space the momenta still carry what the old basis let through. The predictable gate has seen nothing of the new
+        axes: all are closed at the next step.
 
         Raises:
             ArgumentTypeError, BindingError, StaleBasisError: the basis does not fit; the old one stays.
@@ -214,6 +222,8 @@ class RoutedOptimizer(Wrapper):
         """
         check_fit(self.vectors, basis, fingerprints_of(self._source))
         self._use(basis)
+        if self._progress is not None:
+            self._progress = self._progress.forgetting()
 
     def _use(self, basis: Basis) -> None:
         self._split = GroupedSplit(basis, self.routing.rule)

@@ -40,7 +40,8 @@ def project_out(
     Raises:
         BindingError or StaleBasisError where basis and vectors don't fit; UnmatchedNamesError or ShapeMismatchError
         where start and vectors don't; NonFiniteVectorError for a displacement with NaN or infinity, of which the split
-        would spread one entry over all. Nothing is changed then.
+        would spread one entry over all; SettingError for the gate predictable, which one split gives no past to look
+        at. Nothing is changed then.
     """
     pairs = vectors_of(vectors)
     check_fit(pairs, basis, fingerprints_of(vectors))

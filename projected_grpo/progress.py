@@ -5,11 +5,14 @@ In gradient space the base optimizer moves the vectors themselves. Elsewhere it 
     update:        deployed -= kept(-Δ),           quarantine -= removed(-Δ),    Δ the change of the point
     displacement:  deployed = start - kept(-T),    quarantine = -removed(-T),    T the point minus the start
 
-under route; under erase the quarantine stays as it is.
+under route; under erase the quarantine stays as it is, and the point goes on from where it is, or forgets a part of
+what was dropped (windup):
+
+    point = deployed + retained (point - deployed)
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,19 +35,24 @@ class Progress:
     point: Values  # the base optimizer's own
     deployed: Values  # as the last step wrote them
     quarantine: Values  # as the last step wrote them; empty under erase
+    memory: Values = field(default_factory=dict)  # module → (k,): of the predictable gate; empty before it saw anything
 
     def moved_to(self, point: Values, split: GroupedSplit, routing: Routing) -> "Progress":
         """Splits how far the point has come; writes nothing yet."""
         by_update = routing.space == "update"
-        parts = split(_difference(self.point if by_update else self.start, point))
+        parts = split(_difference(self.point if by_update else self.start, point), self.memory)
         deployed = _difference(self.deployed if by_update else self.start, parts.kept)
-        if not self.quarantine:
-            return Progress(self.start, point, deployed, {})
+        if routing.retained < 1:
+            point = _between(deployed, point, routing.retained)
         if by_update:
-            return Progress(self.start, point, deployed, _difference(self.quarantine, parts.removed))
-        removed = [parts.removed[name] for name in self.quarantine]
-        quarantine = dict(zip(self.quarantine, torch._foreach_neg(removed), strict=True))
-        return Progress(self.start, point, deployed, quarantine)
+            quarantine = _difference(self.quarantine, parts.removed)
+        else:
+            quarantine = _negative({name: parts.removed[name] for name in self.quarantine})
+        return Progress(self.start, point, deployed, quarantine, parts.memory)
+
+    def forgetting(self) -> "Progress":
+        """Where training stands when its axes are replaced by others, of which nothing has been seen."""
+        return replace(self, memory={})
 
     def check_untouched(self, vectors: Mapping[str, VectorPair]) -> None:
         """Refuses vectors that the next step would overwrite although they aren't what the last one wrote.
@@ -98,4 +106,13 @@ def _first_change(written: Mapping[str, Tensor], present: Mapping[str, Tensor]) 
 
 def _difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Values:
     """a - b, module by module of a."""
-    return dict(zip(a, torch._foreach_sub(list(a.values()), [b[name] for name in a]), strict=True))
+    return dict(zip(a, torch._foreach_sub(list(a.values()), [b[name] for name in a]), strict=True)) if a else {}
+
+
+def _negative(a: Mapping[str, Tensor]) -> Values:
+    return dict(zip(a, torch._foreach_neg(list(a.values())), strict=True)) if a else {}
+
+
+def _between(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float) -> Values:
+    """a + share (b - a), module by module; a itself at 0."""
+    return dict(zip(a, torch._foreach_lerp(list(a.values()), [b[name] for name in a], share), strict=True))

@@ -1,6 +1,7 @@
 """The settings of a routed step, and which combinations mean something."""
 
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, Literal, get_args
 
 from projected_grpo.clip import ClipPolicy
@@ -21,10 +22,15 @@ class Routing:
         clip: what is clipped relative to the split; only gradient space has a choice.
         max_norm: the limit of the global norm; None clips nothing.
         rule: gate, overshoot and preserve_magnitude of the split.
+        retained: under erase outside gradient space the optimizer's point keeps what the deployed vectors are not
+            given. This share of it stays there after each step: at 1 all, so that it may grow without bound where
+            nothing sees it (windup); at 0 nothing, so that the optimizer goes on from the deployed vectors.
 
     Raises:
-        SettingError: an unknown name, a max_norm that is not finite and positive, or a rule that is none.
-        UnsupportedCombinationError: a clip other than before outside gradient space.
+        SettingError: an unknown name, a max_norm that is not finite and positive, a rule that is none, or a retained
+            share that is not from 0 to 1.
+        UnsupportedCombinationError: a clip other than before outside gradient space, or something else than erase there
+            that is to retain a share.
     """
 
     intervention: Intervention = "route"
@@ -32,6 +38,7 @@ class Routing:
     clip: ClipPolicy = "before"
     max_norm: float | None = None
     rule: SplitRule = DEFAULT_RULE
+    retained: float = 1.0
 
     def __post_init__(self) -> None:
         for what, value, allowed in (
@@ -52,6 +59,15 @@ class Routing:
                 f"clip={self.clip!r} has no meaning in {self.space} space, where one unsplit gradient is clipped; "
                 "use clip='before', or space='gradient'."
             )
+        if not (isinstance(self.retained, Real) and 0 <= float(self.retained) <= 1):
+            raise SettingError(f"retained is {self.retained!r}; it is a share, from 0 to 1.")
+        object.__setattr__(self, "retained", float(self.retained))
+        if self.retained < 1 and not (self.moves_the_point and self.intervention == "erase"):
+            raise UnsupportedCombinationError(
+                f"retained={self.retained:g} has no meaning under {self.intervention} in {self.space} space, where no "
+                "point of the optimizer keeps what the model is not given; leave it at 1, or use erase in update or "
+                "displacement space."
+            )
 
     @property
     def moves_the_point(self) -> bool:
@@ -66,4 +82,5 @@ class Routing:
         limit = "no clip" if self.max_norm is None else f"clip {self.clip} at {self.max_norm:g}"
         preserved = ", magnitude preserved" if self.rule.preserve_magnitude else ""
         rule = f"{self.rule.gate} with overshoot {self.rule.overshoot:g}{preserved}"
-        return f"{self.intervention} in {self.space} space, {limit}, {rule}"
+        retained = f", {self.retained:g} of what is dropped retained" if self.retained < 1 else ""
+        return f"{self.intervention} in {self.space} space, {limit}, {rule}{retained}"

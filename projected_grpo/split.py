@@ -1,11 +1,20 @@
 """The split: each gradient into the part that trains and the part that is removed, for all modules at once.
 
     gate one_sided: c_use = relu(c)      no_gate: c_use = c      reverse: c_use = 2 c
+    predictable: c_use = c on the axes that are open, 0 on the others
     c = V g        removed = overshoot · Vᵀ c_use        kept = g - removed
 
 V (k, r) is the hack basis, rows orthonormal or zero, oriented so that c_i > 0 means "a descent step along g moves
 hack-ward". Gradient projection of this kind goes back to gradient surgery (Yu et al. 2020, arXiv:2001.06782,
 section 2.3), routing into a second parameter set to gradient routing (Cloud et al. 2024, arXiv:2410.04332).
+
+The first three gates look at c alone. The predictable one looks at the past alone: an axis is open where the running
+mean m of its coefficients so far is above 0,
+
+    m = 0 before the first step, so closed        after each step  m ← 0.9 m + 0.1 c
+
+so that what is removed is linear in c given the past, and independent noise of mean zero stays of mean zero, while
+relu of it does not. The price is lag: an axis on which hacking begins opens late, and one on which it ends closes late.
 
 `kept` is computed by subtracting the stored, rounded `removed`, so that elementwise, with u the unit roundoff of g,
 
@@ -28,13 +37,16 @@ from numbers import Real
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from projected_grpo.errors import DTypeMismatchError, SettingError, ShapeMismatchError
 from projected_grpo.norms import peak_and_norm, working_dtype
 
-Gate = Literal["one_sided", "no_gate", "reverse"]
+MemorylessGate = Literal["one_sided", "no_gate", "reverse"]
+Gate = Literal[MemorylessGate, "predictable"]
+DECAY = 0.9  # of what the predictable gate remembers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +67,11 @@ class SplitRule:
         if not finite_and_positive(self.overshoot):
             raise SettingError(f"overshoot is {self.overshoot!r}; it must be a finite number above 0.")
         object.__setattr__(self, "overshoot", float(self.overshoot))  # a checkpoint reads back plain numbers only
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the gate depends on earlier steps."""
+        return self.gate == "predictable"
 
     @property
     def strength(self) -> float:
@@ -78,15 +95,18 @@ class SplitResult(NamedTuple):
     coefficients: Tensor  # (k,), or (m, k): c = V g before the gate, in the working dtype
 
 
-def split(g: Tensor, V: Tensor, *, rule: SplitRule = DEFAULT_RULE) -> SplitResult:
+def split(g: Tensor, V: Tensor, *, rule: SplitRule = DEFAULT_RULE, open: Tensor | None = None) -> SplitResult:
     """Splits the gradient g (r,) of one module along its basis V (k, r).
+
+    The function has no memory: the gate predictable is told which axes are `open`, (k,) bool.
 
     Returns kept (r,) and removed (r,) in g's dtype, and the coefficients (k,) in the working dtype. Plain arithmetic:
     NaN and infinity in g are not refused here, and spread over both parts.
 
     Raises:
-        ShapeMismatchError: g is no vector, V no matrix, or their lengths differ.
-        DTypeMismatchError: V and g differ in dtype.
+        ShapeMismatchError: g is no vector, V no matrix, their lengths differ, or `open` has not one value an axis.
+        DTypeMismatchError: V and g differ in dtype, or `open` is not bool.
+        SettingError: the gate predictable without `open`, or another gate with it.
 
     >>> split(torch.tensor([3.0, 4.0]), torch.tensor([[1.0, 0.0]])).kept
     tensor([0., 4.])
@@ -95,7 +115,15 @@ def split(g: Tensor, V: Tensor, *, rule: SplitRule = DEFAULT_RULE) -> SplitResul
         raise ShapeMismatchError(f"g is {tuple(g.shape)} and V {tuple(V.shape)}; they must be (r,) and (k, r).")
     if g.dtype != V.dtype:
         raise DTypeMismatchError(f"g is {g.dtype} and V {V.dtype}; convert V with basis.to(dtype={g.dtype}).")
-    stacked = split_stack(g[None], V[None].to(working_dtype(V.dtype)), rule)
+    if open is None and rule.remembers:
+        raise SettingError(f"The gate {rule.gate} looks at earlier steps; pass open=, which of the axes it has open.")
+    if open is not None and not rule.remembers:
+        raise SettingError(f"The gate {rule.gate} opens by the gradient itself; leave open= out.")
+    if open is not None and open.shape != V.shape[:1]:
+        raise ShapeMismatchError(f"open is {tuple(open.shape)} and V {tuple(V.shape)}; they must be (k,) and (k, r).")
+    if open is not None and open.dtype != torch.bool:
+        raise DTypeMismatchError(f"open is {open.dtype}; it must be bool.")
+    stacked = split_stack(g[None], V[None].to(working_dtype(V.dtype)), rule, open=None if open is None else open[None])
     return SplitResult(*(part.squeeze(0) for part in stacked))
 
 
@@ -104,17 +132,21 @@ def coefficients(g: Float[Tensor, "m r"], V: Float[Tensor, "m k r"]) -> Float[Te
     return torch.bmm(V, g.to(V.dtype).unsqueeze(-1)).squeeze(-1)
 
 
-def gated(c: Float[Tensor, "m k"], gate: Gate) -> Float[Tensor, "m k"]:
-    """The coefficients that are used."""
+def gated(c: Float[Tensor, "m k"], gate: Gate, open: Bool[Tensor, "m k"] | None) -> Float[Tensor, "m k"]:
+    """The coefficients that are used; `open` is the predictable gate's."""
+    if open is not None:
+        return torch.where(open, c, torch.zeros_like(c))
     if gate == "one_sided":
         return torch.relu(c)
     return c if gate == "no_gate" else 2 * c
 
 
-def split_stack(g: Float[Tensor, "m r"], V: Float[Tensor, "m k r"], rule: SplitRule) -> SplitResult:
+def split_stack(
+    g: Float[Tensor, "m r"], V: Float[Tensor, "m k r"], rule: SplitRule, *, open: Bool[Tensor, "m k"] | None = None
+) -> SplitResult:
     """Splits a stack of m gradients; V in the working dtype, padded with zero rows to a common k."""
     c = coefficients(g, V)
-    used = gated(c, rule.gate) * rule.overshoot
+    used = gated(c, rule.gate, open) * rule.overshoot
     removed = torch.bmm(used.unsqueeze(1), V).squeeze(1).to(g.dtype)  # (m, 1, k) @ (m, k, r) -> (m, r)
     kept = g - removed
     if rule.preserve_magnitude:
@@ -159,6 +191,12 @@ class _Group(NamedTuple):
                 )
         return torch.stack([vectors[name] for name in self.names])
 
+    def means(self, memory: Mapping[str, Tensor]) -> Tensor:
+        """What the gate remembers of the group, (m, k); zeros where it has seen nothing, and below each module's k."""
+        k = self.V.shape[1]
+        rows = [memory.get(name, self.V.new_zeros(k)) for name in self.names]
+        return torch.stack([row if len(row) == k else pad(row, (0, k - len(row))) for row in rows])
+
 
 class Stack(NamedTuple):
     """Vectors of several modules and their coefficients, for statistics."""
@@ -174,6 +212,7 @@ class GroupedResult:
     kept: dict[str, Tensor]  # module -> (r,)
     removed: dict[str, Tensor]  # module -> (r,)
     stacks: list[Stack]
+    memory: dict[str, Tensor]  # module -> (k,): what the predictable gate remembers from here on; else empty
 
 
 class GroupedSplit:
@@ -181,6 +220,7 @@ class GroupedSplit:
 
     Modules are grouped by (r, dtype, device); within a group the bases are padded with zero rows to the largest k,
     once, at construction. A call is then stack → bmm → gate → bmm → subtract per group, however many modules there are.
+    The predictable gate's memory comes in and goes out with each call; nothing is kept here.
 
     Arguments:
         rows: module → V (k, r), rows orthonormal or zero, as in a `Basis`; k = 0 and missing modules are fine.
@@ -189,6 +229,7 @@ class GroupedSplit:
 
     def __init__(self, rows: Mapping[str, Tensor], rule: SplitRule = DEFAULT_RULE) -> None:
         self.rule = rule
+        self._k = {name: V.shape[0] for name, V in rows.items()}
         alike: defaultdict[tuple[int, torch.dtype, torch.device], list[str]] = defaultdict(list)
         for name, V in rows.items():
             if V.shape[0]:
@@ -198,27 +239,41 @@ class GroupedSplit:
             for (_, dtype, _), names in alike.items()
         ]
 
-    def __call__(self, vectors: Mapping[str, Tensor]) -> GroupedResult:
+    def __call__(self, vectors: Mapping[str, Tensor], memory: Mapping[str, Tensor] | None = None) -> GroupedResult:
         """Splits module → g (r,). A module without rows keeps all of its gradient and has zeros removed.
+
+        Arguments:
+            vectors: what is split.
+            memory: module → (k,), for the gate predictable: the running means of its axes; a module that has none is
+                closed.
 
         Raises:
             ShapeMismatchError, DTypeMismatchError: a vector does not fit its rows.
+            SettingError: the gate predictable without a memory.
         """
-        kept, removed = dict(vectors), dict[str, Tensor]()
+        if self.rule.remembers and memory is None:
+            raise SettingError(
+                f"The gate {self.rule.gate} looks at earlier steps, and there are none here; use another gate."
+            )
+        kept, removed, remembered = dict(vectors), dict[str, Tensor](), dict(memory or {})
         stacks = []
         for group in self._groups:
             group = group.present(vectors)
             if not group.names:
                 continue
             stacked = group.stack(vectors)
-            result = split_stack(stacked, group.V, self.rule)
+            means = group.means(remembered) if self.rule.remembers else None
+            result = split_stack(stacked, group.V, self.rule, open=None if means is None else means > 0)
+            if means is not None:
+                after = DECAY * means + (1 - DECAY) * result.coefficients
+                remembered |= {name: m[: self._k[name]] for name, m in zip(group.names, after.unbind(), strict=True)}
             kept.update(zip(group.names, result.kept.unbind(), strict=True))
             removed.update(zip(group.names, result.removed.unbind(), strict=True))
             stacks.append(Stack(stacked, result.coefficients))
         for name in vectors:
             if name not in removed:
                 removed[name] = torch.zeros_like(vectors[name])
-        return GroupedResult(kept, removed, stacks)
+        return GroupedResult(kept, removed, stacks, remembered)
 
     def project(self, vectors: Mapping[str, Tensor]) -> list[Stack]:
         """The vectors (copied) and their coefficients c = V x, without a split."""

@@ -7,8 +7,17 @@ Written on torch and the standard library alone, but for `loop` (transformers, t
 from reference.clip import ClipPolicy, clip_factor, global_norm
 from reference.drift import Drift, drift
 from reference.optimizers import SGD, AdamW, Optimizer
-from reference.routed_step import Intervention, RoutedState, Routing, Space, gradient_parts, initial, routed_step
-from reference.split import Gate, SplitResult, SplitRule, split
+from reference.routed_step import (
+    Intervention,
+    RoutedState,
+    Routing,
+    Space,
+    gradient_parts,
+    initial,
+    refreshed,
+    routed_step,
+)
+from reference.split import Gate, MemorylessGate, SplitResult, SplitRule, split
 from reference.tape import ForeignTapeError, Tape, TapeError, TruncatedTapeError
 
 __all__ = [
@@ -19,6 +28,7 @@ __all__ = [
     "ForeignTapeError",
     "Gate",
     "Intervention",
+    "MemorylessGate",
     "Optimizer",
     "RoutedState",
     "Routing",
@@ -33,6 +43,7 @@ __all__ = [
     "global_norm",
     "gradient_parts",
     "initial",
+    "refreshed",
     "routed_step",
     "split",
 ]

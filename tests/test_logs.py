@@ -39,7 +39,7 @@ def test_every_number_comes_back(loss, step):
         [entry] = read(path)
     found = entry.values["loss"]
     assert found == loss or (math.isnan(found) and math.isnan(loss))
-    assert (entry.schema, entry.event, entry.step) == (1, "step", step)
+    assert (entry.schema, entry.event, entry.step) == (2, "step", step)
 
 
 def test_a_line_is_plain_json_with_every_metric_in_its_order(tmp_path):
@@ -47,7 +47,7 @@ def test_a_line_is_plain_json_with_every_metric_in_its_order(tmp_path):
     plain = json.loads(line)
     assert list(plain) == ["schema", "event", "step", *declared("step"), "line", "crc32"]
     assert {key: value for key, value in plain.items() if value is not None and key != "crc32"} == {
-        "schema": 1,
+        "schema": 2,
         "event": "step",
         "step": 3,
         "loss": 0.5,
@@ -166,7 +166,7 @@ def test_no_changed_byte_is_read(data):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ('{"schema": 2, "line": 1, "event": "step", "step": 3', "reads up to 1"),
+        ('{"schema": 3, "line": 1, "event": "step", "step": 3', "reads up to 2"),
         ('{"schema": 1, "line": 1, "event": "step", "step": 3, "rew_s": 0.5', "rew_s, which no declaration of step"),
         ('{"schema": 1, "line": 1, "event": "stop", "step": 3, "loss": 0.5', "loss, which no declaration of stop"),
         ('{"schema": 1, "line": 1, "event": "step", "step": 3, "loss": "low"', "its loss of step is not of the type"),

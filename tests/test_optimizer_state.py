@@ -144,7 +144,7 @@ def _stray_start(state: dict[str, Any]) -> None:
     ("spoil", "message"),
     [
         (_without_routing, "no routing part"),
-        (_other_version, "version 9, not 1"),
+        (_other_version, "version 9, not 2"),
         (_other_layout, "the state has nothing and the base optimizer the quarantine vector of b.plain"),
         (_no_layout, "no list of lists"),
         (_other_groups, "no list of parameter groups"),

@@ -77,6 +77,7 @@ RULES = {
     "default": {},
     "no_gate": {"gate": "no_gate"},
     "reverse": {"gate": "reverse"},
+    "predictable": {"gate": "predictable"},
     "overshoot": {"overshoot": 1.5},
     "preserve": {"preserve_magnitude": True},
 }

@@ -98,6 +98,8 @@ MUTATED = {
     "shares of uniform noise": ("noise.shares", ((sp.Rational(1, 3), sp.Rational(1, 5)),), {}),
     "a ratchet without a gate": ("noise.ratchet", (lambda g, V: split(g, V, "no_gate"),), {}),
     "one_sided as if it did not drift": ("noise.linear_gates_do_not_drift", ("one_sided",), {}),
+    "a gate that has seen the step": ("noise.past_gates_do_not_drift", (lambda past, c: c,), {}),
+    "a total that is split twice": ("noise.a_total_is_split_once", ((lambda c: 2 * c,),), {}),
     "a quarantine that is halved": (
         "adapter.equal_gradients", (lambda d, q: (d + q / 2).applyfunc(lambda z: z),), {}
     ),

@@ -6,7 +6,18 @@ from itertools import pairwise
 import pytest
 import torch
 
-from reference import SGD, AdamW, Routing, SplitRule, global_norm, gradient_parts, initial, routed_step, split
+from reference import (
+    SGD,
+    AdamW,
+    Routing,
+    SplitRule,
+    global_norm,
+    gradient_parts,
+    initial,
+    refreshed,
+    routed_step,
+    split,
+)
 
 STEPS, R, K, LIMIT = 40, 12, 3, 2.0
 U = torch.finfo(torch.float64).eps / 2  # unit roundoff
@@ -341,3 +352,35 @@ def test_a_clip_of_parts_is_refused_where_the_gradient_is_not_split(space, clip)
         ValueError, match=f"^{space} space has one unsplit gradient, so its clip is 'before', not '{clip}'"
     ):
         Routing(optimizer=ADAMW, space=space, clip=clip)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_predictable_gate_goes_by_what_it_saw_before_and_a_refresh_forgets_it(space):
+    route = Routing(optimizer=LINEAR[0], space=space, rule=SplitRule(gate="predictable"))
+    states = train(route)
+    assert states[0].means == {}
+    assert not flat(states[1].quarantine).any()  # nothing is open at the first step
+    assert flat(states[-1].quarantine).any()
+    forgotten = refreshed(states[STEPS // 2])
+    assert forgotten.means == {}
+    after = routed_step(route, forgotten, GRADIENTS[-1], random_basis(20))
+    moved = flat(after.quarantine) - flat(forgotten.quarantine)
+    assert not (flat(after.quarantine) if space == "displacement" else moved).any()
+    for name in "ab":  # one step's coefficients, a tenth of them
+        c = 10 * after.means[name]
+        x = GRADIENTS[-1][name] if space == "gradient" else states[STEPS // 2].point[name] - after.point[name]
+        x = START[name] - after.point[name] if space == "displacement" else x
+        torch.testing.assert_close(c, random_basis(20)[name] @ x)
+
+
+@pytest.mark.parametrize("space", ["update", "displacement"])
+def test_what_the_point_retains_of_what_erase_drops(space):
+    everything, half, nothing = (
+        train(Routing(optimizer=ADAMW, intervention="erase", space=space, retained=share)) for share in (1.0, 0.5, 0.0)
+    )
+    assert torch.equal(flat(nothing[-1].point), flat(nothing[-1].deployed))
+    first = [flat(states[1].point) - flat(states[1].deployed) for states in (everything, half)]
+    assert first[0].any()
+    torch.testing.assert_close(first[1], first[0] / 2)
+    apart = [(flat(s[-1].point) - flat(s[-1].deployed)).norm() for s in (everything, half)]
+    assert apart[1] < apart[0] / 2

@@ -262,7 +262,7 @@ def test_jsonl_that_lost_or_doubled_any_line_gives_its_beginning_or_an_error(log
 
 def test_jsonl_is_read_as_it_was_written(log):
     run = read_run(log.parent)
-    assert (run.format, run.intervention, run.space, run.seed, run.complete) == ("jsonl-1", "route", "update", 0, True)
+    assert (run.format, run.intervention, run.space, run.seed, run.complete) == ("jsonl-2", "route", "update", 0, True)
     assert run.steps["loss"].to_list() == [0.1 * step for step in range(1, 7)]
     assert run.evaluations["step"].to_list() == [2, 4, 6]
     assert run.evaluations["hack_by_mode_deployed"][0] == {"run_tests": 0.125, "sentinel": 0.0}
@@ -283,7 +283,7 @@ def test_another_schema_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("projected_grpo.logs.lines.SCHEMA", 77)
     with LogWriter(tmp_path / "log.jsonl") as log:
         log.write("run", step=0, arm="none")
-    with pytest.raises(UnknownFormatError, match="line 1 has schema 77, and this version reads schema 1"):
+    with pytest.raises(UnknownFormatError, match="line 1 has schema 77, and this version reads schema 1 and 2"):
         read_run(tmp_path)
 
 
@@ -291,7 +291,7 @@ def test_paths_are_files_folders_and_patterns_each_once(tmp_path):
     shutil.copy(V3, tmp_path / "renamed_vanilla_seed9_v0.log")
     jsonl(tmp_path / "runs" / "a" / "log.jsonl")
     found = read_runs([tmp_path, str(tmp_path / "*.log"), tmp_path / "runs" / "a"])
-    assert [(run.format, run.seed) for run in found] == [("v3", 44), ("jsonl-1", 0)]
+    assert [(run.format, run.seed) for run in found] == [("v3", 44), ("jsonl-2", 0)]
     for nothing in (tmp_path / "none", str(tmp_path / "*.txt")):
         with pytest.raises(NoLogsError, match="There is no log at"):
             read_runs([nothing])

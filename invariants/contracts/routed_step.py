@@ -79,14 +79,22 @@ class StepSetting:
     clip_epsilon: float = 1e-6
     """At most this is added to the norm in max_norm / (norm + epsilon); torch.nn.utils.clip_grad_norm_ adds 1e-6."""
     rule: SplitRule = field(default_factory=SplitRule)
+    retained: float = 1.0
+    """Under erase outside gradient space: the share of what is dropped that stays in the optimizer's point."""
     interventions: tuple[Intervention, ...] = ("none", "erase", "route")
     reference: Optimizer | None = None
     """The reference optimizer with the same hyperparameters, if the loop's optimizer is meant to be one."""
     claims: Claims = None
 
     @property
+    def splitting(self) -> Intervention | None:
+        """The arm whose deployed vector is looked at: route, or erase of a loop without it."""
+        return next((arm for arm in ("route", "erase") if arm in self.interventions), None)
+
+    @property
     def label(self) -> str:
         """How reports call this setting."""
         rule = label_of(self.rule)
         parts = [self.space, f"clip {self.clip}" if self.clip else "no clip", self.optimizer]
-        return " / ".join(parts if rule == "one_sided" else [*parts, rule])
+        parts += [rule] if rule != "one_sided" else []
+        return " / ".join([*parts, f"retained {self.retained:g}"] if self.retained != 1 else parts)

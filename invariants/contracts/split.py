@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from invariants.contracts.claims import Claims
-from reference import Gate, SplitRule
+from reference import MemorylessGate, SplitRule
 
 SplitFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(g (r,), V (k, r)) -> (kept (r,), removed (r,))"""
@@ -16,7 +16,7 @@ SplitFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class SplitSetting:
     """What a split function does, in the vocabulary of the theorems."""
 
-    gate: Gate = "one_sided"
+    gate: MemorylessGate = "one_sided"
     overshoot: float = 1.0
     preserve_magnitude: bool = False
     subtracts_stored: bool = False

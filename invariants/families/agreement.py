@@ -18,7 +18,7 @@ from reference import SGD, AdamW, RoutedState
 
 @invariant(
     "optimizer.matches_reference", theorem="T8 to T13", capability="routed_step", applies=has_a_reference,
-    events=("something removed", "quarantine moved"),
+    events=("something removed", "vectors moved"),
 )  # fmt: skip
 def matches_reference(trial: StepTrial) -> Measurement | None:
     """Both vectors follow the specification's, under every intervention.
@@ -36,9 +36,10 @@ def matches_reference(trial: StepTrial) -> Measurement | None:
     occurred: Events = {}
     fed_errors = {name: list(fed_error(trial, name)) for name in trial.start}
     for intervention in trial.setting.interventions:
-        own, exact = trial.run(intervention), trial.reference_run(intervention)
-        if intervention == "route":
-            occurred = happened(trial, own)
+        own, exact = trial.run(intervention), trial.reference_run(intervention, max_norm=trial.max_norm)
+        if intervention == trial.setting.splitting:
+            both = intervention == "erase" or own.quarantine.distance > 0
+            occurred = happened(trial, own) | {"vectors moved": both and own.deployed.distance > 0}
         for kind, mine in (("deployed", own.deployed), ("quarantine", own.quarantine)):
             theirs = Path.of({name: p[0] for name, p in mine.items()}, [getattr(state, kind) for state in exact])
             # Outside gradient space the quarantine is a part of the point, and rounded where that is.

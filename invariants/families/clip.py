@@ -10,7 +10,9 @@ from invariants.bounds import gamma, length, orthonormality_defect, removed_erro
 from invariants.hypotheses import (
     has_a_clip,
     keeps_the_norm,
+    limits_all_that_is_fed,
     limits_the_gradient,
+    scales_all_alike,
     scales_both_alike,
     splits_gradients,
     strength,
@@ -19,7 +21,6 @@ from invariants.measurement import Measurement, elementwise, same_bits, worst
 from invariants.registry import invariant
 from invariants.trajectory import Trajectory
 from invariants.trials import StepTrial
-from reference import split
 
 FED = "the gradients that its optimizers were fed: let the step return them as two more mappings"
 
@@ -51,7 +52,7 @@ def parts_error(trial: StepTrial, step: int, factor: float = 1.0) -> float:
 
 
 @invariant(
-    "clip.covers_both", theorem="T7", capability="routed_step", applies=scales_both_alike,
+    "clip.covers_both", theorem="T7", capability="routed_step", applies=limits_all_that_is_fed,
     events=("clip fired",), reads=FED,
 )  # fmt: skip
 def covers_both(trial: StepTrial) -> Measurement | None:
@@ -61,7 +62,7 @@ def covers_both(trial: StepTrial) -> Measurement | None:
 
     Likely cause: the clip covers the deployed set only, or each set by itself; or it is configured and never called.
     """
-    shown = fed_at_every_step(trial.run("route"))
+    shown = fed_at_every_step(trial.run(trial.splitting))
     if shown is None or trial.max_norm is None:
         return None
     bound = trial.norm_rounding * trial.max_norm
@@ -115,7 +116,7 @@ def _defect(trial: StepTrial) -> float:
     "clip.common_factor",
     theorem="T8",
     capability="routed_step",
-    applies=scales_both_alike,
+    applies=scales_all_alike,
     events=("clip fired",),
     reads=FED,
 )
@@ -149,9 +150,7 @@ def common_factor(trial: StepTrial) -> Measurement | None:
 
 def _longest_kept(trial: StepTrial) -> float:
     """The largest norm of what the split keeps of all modules' gradients, over the steps."""
-    rule, basis = trial.setting.rule, trial.basis
-    kept = (torch.cat([split(t, basis[name], rule).kept for name, t in g.items()]) for g in trial.gradients)
-    return max(length(part) for part in kept)
+    return max(length(torch.cat([kept for kept, _ in parts.values()])) for parts in trial.split_gradients)
 
 
 @invariant(

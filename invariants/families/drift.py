@@ -12,6 +12,7 @@ from invariants.hypotheses import cannot_ratchet, runs, strength
 from invariants.measurement import Measurement, elementwise, worst
 from invariants.registry import invariant
 from invariants.trials import StepTrial
+from reference import Intervention
 from reference.drift import drift
 
 
@@ -33,13 +34,14 @@ def no_ratchet(trial: StepTrial) -> Measurement:
         {name: (g if step % 2 == 0 else -g) for name, g in trial.gradients[step // 2].items()}
         for step in range(trial.case.steps)
     ]
-    route, vanilla = (trial.advance(trial.fresh(arm, max_norm=trial.max_norm), paired) for arm in ("route", "none"))
+    arms: tuple[Intervention, ...] = (trial.splitting, "none")
+    split, vanilla = (trial.advance(trial.fresh(arm, max_norm=trial.max_norm), paired) for arm in arms)
     rounding = (1 + strength(trial.setting.rule)) * rounding_of(
-        trial, route.deployed, route.quarantine, vanilla.deployed
+        trial, split.deployed, split.quarantine, vanilla.deployed
     )
     measured, turned = [], 0
     for name, V in trial.basis.items():
-        d, reference = route.deployed.displacements[name], vanilla.deployed.displacements[name]  # (steps, r)
+        d, reference = split.deployed.displacements[name], vanilla.deployed.displacements[name]  # (steps, r)
         away, far = (d @ V.T).abs(), (reference @ V.T).abs()  # (steps, k)
         sizes = d.norm(dim=1, keepdim=True) + reference.norm(dim=1, keepdim=True)
         bound = V.abs().sum(dim=1) * rounding + orthonormality_defect(V) * sizes

@@ -40,7 +40,7 @@ def compared(trial: StepTrial, a: Path, b: Path, bound: float, occurred: Events)
     return worst(measured, occurred=occurred)
 
 
-def happened(trial: StepTrial, route: Trajectory) -> Events:
+def happened(trial: StepTrial, route: Trajectory) -> dict[str, bool | int]:
     """Events that make a comparison of arms mean something."""
     return {
         "something removed": trial.removed_something,
@@ -146,9 +146,9 @@ def update_leak(trial: StepTrial) -> Measurement:
     Likely cause: a preconditioner that turns the kept gradient, weight decay that undoes an earlier anti-hack move,
     or a split of the displacement, which bounds the total and not each step.
     """
-    route, vanilla = trial.run("route"), trial.run("none")
-    rounding = 2 * drift(trial, route.deployed, route.quarantine)
-    return leak(trial, route.deployed.updates, vanilla.deployed.updates, rounding)
+    split, vanilla = trial.run(trial.splitting), trial.run("none")
+    rounding = 2 * drift(trial, split.deployed, split.quarantine)
+    return leak(trial, split.deployed.updates, vanilla.deployed.updates, rounding)
 
 
 @invariant(
@@ -162,9 +162,9 @@ def displacement_leak(trial: StepTrial) -> Measurement:
 
     Likely cause: updates that leak and add up (a preconditioner or weight decay), although every gradient was split.
     """
-    route, vanilla = trial.run("route"), trial.run("none")
-    rounding = 2 * drift(trial, route.deployed, route.quarantine)
-    return leak(trial, route.deployed.displacements, vanilla.deployed.displacements, rounding)
+    split, vanilla = trial.run(trial.splitting), trial.run("none")
+    rounding = 2 * drift(trial, split.deployed, split.quarantine)
+    return leak(trial, split.deployed.displacements, vanilla.deployed.displacements, rounding)
 
 
 @invariant("optimizer.inert_quarantine", theorem="T13", capability="routed_step", events=("steps taken",))

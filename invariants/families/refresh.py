@@ -4,9 +4,11 @@ From the first step with the new basis on, that one is in force, for what its sp
 that was learned. In gradient space that asks for an optimizer without a memory, or one that splits its memory too.
 """
 
+import torch
+
 from invariants.families.optimizer import drift, leak, outside_the_span
-from invariants.hypotheses import splits_all_of_what_was_learned, splits_each_move, splits_what_was_learned
-from invariants.measurement import Measurement
+from invariants.hypotheses import looks_back, routes_what_was_learned, splits_all_of_what_was_learned, splits_each_move
+from invariants.measurement import Measurement, same_bits, worst
 from invariants.registry import invariant
 from invariants.trials import StepTrial
 
@@ -24,11 +26,11 @@ def refresh_update_leak(trial: StepTrial) -> Measurement | None:
 
     Likely cause: momentum carries what the old basis let through, or the step splits with the basis of a step ago.
     """
-    route, vanilla = trial.refreshed("route"), trial.run("none")
-    if route is None:
+    split, vanilla = trial.refreshed(trial.splitting), trial.run("none")
+    if split is None:
         return None
-    moves, vanillas = (run.deployed.since(trial.refreshed_at).updates for run in (route, vanilla))
-    rounding = 2 * drift(trial, route.deployed, route.quarantine)
+    moves, vanillas = (run.deployed.since(trial.refreshed_at).updates for run in (split, vanilla))
+    rounding = 2 * drift(trial, split.deployed, split.quarantine)
     return leak(trial, moves, vanillas, rounding, basis=trial.other_basis)
 
 
@@ -44,17 +46,17 @@ def refresh_displacement_leak(trial: StepTrial) -> Measurement | None:
     Likely cause: the displacement is split with the basis of a step ago, or measured from the refresh instead of the
     start.
     """
-    route, vanilla = trial.refreshed("route"), trial.run("none")
-    if route is None:
+    split, vanilla = trial.refreshed(trial.splitting), trial.run("none")
+    if split is None:
         return None
     at = trial.refreshed_at
-    moves, vanillas = ({name: d[at:] for name, d in run.deployed.displacements.items()} for run in (route, vanilla))
-    rounding = 2 * drift(trial, route.deployed, route.quarantine)
+    moves, vanillas = ({name: d[at:] for name, d in run.deployed.displacements.items()} for run in (split, vanilla))
+    rounding = 2 * drift(trial, split.deployed, split.quarantine)
     return leak(trial, moves, vanillas, rounding, basis=trial.other_basis)
 
 
 @invariant(
-    "optimizer.refresh_span", theorem="T12'", capability="routed_step", applies=splits_what_was_learned,
+    "optimizer.refresh_span", theorem="T12'", capability="routed_step", applies=routes_what_was_learned,
     events=("quarantine moved",), reads=REFRESH,
 )  # fmt: skip
 def refresh_span(trial: StepTrial) -> Measurement | None:
@@ -66,3 +68,30 @@ def refresh_span(trial: StepTrial) -> Measurement | None:
     """
     route = trial.refreshed("route")
     return None if route is None else outside_the_span(trial, route, trial.other_basis, since=trial.refreshed_at)
+
+
+@invariant(
+    "optimizer.gate_starts_closed", theorem="T20", capability="routed_step", applies=looks_back,
+    events=("gate opened",), reads=REFRESH,
+)  # fmt: skip
+def gate_starts_closed(trial: StepTrial) -> Measurement | None:
+    """The predictable gate has seen nothing before the first step, nor before the first after a refresh: both remove
+    nothing.
+
+    Fails when: axes are open by what was seen along others, or by the very gradient that they are to split.
+
+    Likely cause: the running means outlive a refresh, or are updated before they are looked at.
+    """
+    route = trial.refreshed("route")
+    if route is None or (trial.setting.space == "gradient" and route.fed is None):
+        return None
+    measured = []
+    for step in (0, trial.refreshed_at):
+        for name, q in route.quarantine.items():
+            if trial.setting.space == "gradient":
+                fed = route.fed[step][1].get(name) if route.fed else None
+                removed = torch.zeros_like(q[0]) if fed is None else fed
+            else:
+                removed = q[step + 1] - q[step] if trial.setting.space == "update" else q[step + 1]
+            measured.append(same_bits(removed, torch.zeros_like(q[0]), f"{trial.case.label}, {name}, step {step}"))
+    return worst(measured, occurred={"gate opened": route.quarantine.distance > 0})

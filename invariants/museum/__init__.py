@@ -14,6 +14,7 @@ from invariants.museum import (
     logs,
     optimizer,
     optimizer_routed,
+    predictable,
     routed_step,
     spaces,
     split,
@@ -27,9 +28,9 @@ from invariants.museum.subjects import SubjectFault
 from invariants.subject import Subject
 
 CORRECT = Subject(
-    name="correct", split=split.CORRECT, routed_step={**routed_step.CORRECT, **spaces.CORRECT}, adapter=adapter.CORRECT,
-    grpo=grpo.CORRECT, extraction=extraction.CORRECT, train=trainer.CORRECT, grade=grader.CORRECT,
-    logs=logbook.CORRECT,
+    name="correct", split=split.CORRECT, routed_step={**routed_step.CORRECT, **spaces.CORRECT, **predictable.CORRECT},
+    adapter=adapter.CORRECT, grpo=grpo.CORRECT, extraction=extraction.CORRECT, train=trainer.CORRECT,
+    grade=grader.CORRECT, logs=logbook.CORRECT,
 )  # fmt: skip
 """The subject that faults are one change away from; it must trip nothing."""
 

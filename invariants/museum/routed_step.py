@@ -146,6 +146,21 @@ class ClaimsNotToRatchet(Loop):
     pass
 
 
+@broken_loop(
+    "one decision for all axes",
+    caught_by="optimizer.noise_rectified",
+    also={
+        "optimizer.displacement_leak": "hack-ward axes pass with those that outweigh them",
+        "optimizer.refresh_update_leak": "so they do after a refresh",
+    },
+)
+class OneDecisionForAll(Loop):
+    def split(self, g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+        c = V @ g
+        removed = V.T @ (c if c.sum() > 0 else 0 * c)
+        return g - removed, removed
+
+
 @broken_loop("weight decay on the quarantine only", caught_by="optimizer.keeps_sum", bug=10)
 class DecayOfQuarantineOnly(Loop):
     def optimizer_over(self, deployed: list[nn.Parameter], quarantine: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -156,14 +171,21 @@ class DecayOfQuarantineOnly(Loop):
 @broken_loop(
     "weight decay undoes anti-hack moves",
     caught_by="optimizer.update_leak",
-    also={"optimizer.displacement_leak": "from a start away from zero, decay alone moves hack-ward"},
+    also={
+        "optimizer.displacement_leak": "from a start away from zero, decay alone moves hack-ward",
+        "optimizer.noise_rectified": "decay takes back a part of what has drifted",
+    },
 )
 class Decay(Loop):
     def optimizer_over(self, deployed: list[nn.Parameter], quarantine: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD([*deployed, *quarantine], lr=LR, momentum=MOMENTUM, weight_decay=0.1)
 
 
-@broken_loop("dampening that nobody asked for", caught_by="optimizer.matches_reference")
+@broken_loop(
+    "dampening that nobody asked for",
+    caught_by="optimizer.matches_reference",
+    also={"optimizer.noise_rectified": "dampened gradients add up to less drift"},
+)
 class Dampening(Loop):
     def optimizer_over(self, deployed: list[nn.Parameter], quarantine: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD([*deployed, *quarantine], lr=LR, momentum=MOMENTUM, dampening=MOMENTUM)
@@ -292,7 +314,12 @@ class ForeachForgetsMomentum(torch.optim.SGD):
         return None
 
 
-@broken_loop("the foreach path has no momentum", caught_by="optimizer.per_module", bug=13)
+@broken_loop(
+    "the foreach path has no momentum",
+    caught_by="optimizer.per_module",
+    bug=13,
+    also={"optimizer.noise_rectified": "without momentum gradients add up to less drift"},
+)
 class ForeachPathDiffers(Loop):
     def optimizer_over(self, deployed: list[nn.Parameter], quarantine: list[nn.Parameter]) -> torch.optim.Optimizer:
         return ForeachForgetsMomentum([*deployed, *quarantine], lr=LR, momentum=MOMENTUM)

@@ -12,6 +12,13 @@ from invariants.registry import all_but
 
 UPDATE = replace(SETTING, space="update")
 DISPLACEMENT = replace(SETTING, space="displacement", claims=all_but("optimizer.update_leak"))
+FORGETTING = replace(
+    SETTING,
+    space="displacement",
+    retained=0.5,
+    interventions=("none", "erase"),
+    claims=all_but("optimizer.update_leak", "optimizer.no_ratchet"),
+)
 
 
 class UpdateLoop(Loop):
@@ -68,7 +75,37 @@ class DisplacementLoop(UpdateLoop):
             self.quarantine[name].copy_(-removed)
 
 
-CORRECT = {UPDATE: factory(UpdateLoop), DISPLACEMENT: factory(DisplacementLoop)}
+class ForgettingLoop(DisplacementLoop):
+    """Under erase half of what is dropped stays in the point."""
+
+    def write(self, name: str, before: Tensor) -> None:
+        super().write(name, before)
+        self.point[name].copy_(torch.lerp(self.deployed[name], self.point[name], FORGETTING.retained))
+
+
+CORRECT = {
+    UPDATE: factory(UpdateLoop), DISPLACEMENT: factory(DisplacementLoop), FORGETTING: factory(ForgettingLoop),
+}  # fmt: skip
+
+
+@broken_loop("erase retains all that it should forget", caught_by="optimizer.matches_reference", setting=FORGETTING)
+class RetainsAll(DisplacementLoop):
+    pass
+
+
+@broken_loop(
+    "each step is split by itself, and the parts are added up",
+    caught_by="optimizer.noise_total",
+    setting=DISPLACEMENT,
+    also={
+        "optimizer.no_ratchet": "a step back is not set off against the step forth",
+        "optimizer.refresh_displacement_leak": "what was learned before a refresh stays where it is",
+        "optimizer.refresh_span": "what was routed before a refresh stays where it is",
+    },
+)
+class AddsParts(DisplacementLoop):
+    def write(self, name: str, before: Tensor) -> None:
+        UpdateLoop.write(self, name, before)
 
 
 class RefreshedAStepLate(UpdateLoop):

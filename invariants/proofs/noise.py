@@ -10,7 +10,7 @@ from invariants.proofs.algebra import BY_ROTATION, SIGNS, Expr, Matrix, is_true,
 from invariants.proofs.registry import Step, proof
 from invariants.proofs.spaces import N, V, in_displacement_space, moves
 from invariants.proofs.split import split
-from reference.split import Gate
+from reference.split import MemorylessGate as Gate
 
 K, R = sp.symbols("k r", positive=True, integer=True)
 MU = sp.Symbol("mu", real=True)
@@ -49,7 +49,10 @@ def shares(gaussian: Any = None) -> Iterator[Step]:
     yield same(expected(X**4, mu=0, lower=0), expected(X**4, mu=0) / 2, "and half of a fourth power")
 
 
-@proof("noise.rectified_mean", theorem="T20", supports=("optimizer.drift_gauge",), extends="One coefficient, any axis.")
+@proof(
+    "noise.rectified_mean", theorem="T20", supports=("optimizer.drift_gauge", "optimizer.noise_rectified"),
+    extends="One coefficient, any axis.",
+)  # fmt: skip
 def rectified_mean() -> Iterator[Step]:
     """E relu(c) = mu Phi(mu/sigma) + sigma phi(mu/sigma) for c ~ N(mu, sigma^2); at mu = 0 it is sigma/sqrt(2 pi)."""
     z = MU / SIGMA
@@ -90,7 +93,7 @@ def ratchet(split: Any = split) -> Iterator[Step]:
 
 
 @proof(
-    "noise.growth", theorem="T20", supports=("optimizer.no_ratchet",),
+    "noise.growth", theorem="T20", supports=("optimizer.no_ratchet", "optimizer.noise_total"),
     extends="The sum of t independent N(0, sigma^2) is N(0, t sigma^2); one coefficient, any axis, any t.",
 )  # fmt: skip
 def growth() -> Iterator[Step]:
@@ -112,7 +115,7 @@ def growth() -> Iterator[Step]:
 
 
 @proof(
-    "noise.linear_gates_do_not_drift", theorem="T20", supports=("optimizer.no_ratchet",),
+    "noise.linear_gates_do_not_drift", theorem="T20", supports=("optimizer.no_ratchet", "optimizer.noise_drift"),
     extends="The parts are linear in g, so that noise of mean zero has parts of mean zero, whatever its distribution.",
 )  # fmt: skip
 def linear_gates_do_not_drift(gate: Gate = "no_gate") -> Iterator[Step]:
@@ -121,3 +124,38 @@ def linear_gates_do_not_drift(gate: Gate = "no_gate") -> Iterator[Step]:
         g = signed("c", signs[0]) * V[0, :].T + sp.Symbol("m", real=True) * N
         for up, down in zip(split(g, V[:1, :], gate), split(-g, V[:1, :], gate), strict=True):
             yield same(up + down, sp.zeros(3, 1), signs[0])
+
+
+def past_alone(past: Expr, c: Expr) -> Expr:
+    """What decides whether the predictable gate is open."""
+    return past
+
+
+@proof(
+    "noise.past_gates_do_not_drift", theorem="T20", supports=("optimizer.noise_drift",),
+    extends="Given the past, of which m is the running mean; by the tower rule the mean of all steps is 0 too.",
+)  # fmt: skip
+def past_gates_do_not_drift(decides: Any = past_alone) -> Iterator[Step]:
+    """What the predictable gate keeps of c ~ N(0, sigma^2) has mean 0, whichever way the past has decided."""
+    strength, m = sp.Symbol("s", positive=True), sp.Symbol("m", positive=True)
+    for past in (m, -m, sp.Integer(0)):
+        decided = decides(past, X)
+        kept = X - strength * sp.Piecewise((X, decided > 0), (0, True))
+        yield same(expected(kept, mu=0), 0, f"running mean {past}")
+
+
+@proof(
+    "noise.a_total_is_split_once", theorem="T20", supports=("optimizer.noise_total",),
+    extends="C is what all steps add up to; one axis, any gate that takes or leaves what is there.",
+)  # fmt: skip
+def a_total_is_split_once(gates: tuple[Any, ...] = (relu, lambda c: c, lambda c: 0 * c)) -> Iterator[Step]:
+    """C - s gate(C) lies between C - s relu(C) and C + s relu(-C), of means -+s sigma/sqrt(2 pi)."""
+    s = sp.Symbol("s", positive=True)
+    for sign in SIGNS:
+        C = signed("c", sign)
+        least, most = C - s * relu(C), C + s * relu(-C)
+        for number, gate in enumerate(gates):
+            kept = C - s * gate(C)
+            yield is_true(sp.simplify(kept - least).is_nonnegative, f"at least, gate {number}, {sign}")
+            yield is_true(sp.simplify(most - kept).is_nonnegative, f"at most, gate {number}, {sign}")
+    yield same(-s * expected(X, mu=0, lower=0), -s * SIGMA / sp.sqrt(2 * sp.pi), "the mean of the least")

@@ -23,7 +23,7 @@ from invariants.proofs.algebra import (
     simplest,
 )
 from invariants.proofs.registry import Step, proof
-from reference.split import Gate
+from reference.split import MemorylessGate as Gate
 
 GATES: tuple[Gate, ...] = get_args(Gate)
 EXACT = sp.Rational

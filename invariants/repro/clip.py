@@ -6,17 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invariants.repro.loops import Make, Vectors, differences, fed, length, run
+from invariants.repro.loops import Make, Vectors, differences, fed, length, run, splitting
 from invariants.repro.snippet import Residuals, snippet
 
 NORM = "gamma(2 n + 8) + gamma(8), what the rounding of a norm of n coordinates and of a factor can do, times "
 
 
 @snippet("clip.covers_both", allows=f"{NORM}the limit")
-def covers_both(make: Make, start: Vectors, basis: Vectors, gradients: list[Vectors], max_norm: float) -> Residuals:
+def covers_both(
+    make: Make, start: Vectors, basis: Vectors, gradients: list[Vectors], max_norm: float, arms: list[str]
+) -> Residuals:
     """Everything that a step feeds is, together, at most as long as the limit."""
-    route = run(make, start, basis, gradients, "route", max_norm)
-    return {f"|fed| - limit, step {step}": torch.relu(fed(shown).norm() - max_norm) for step, shown in enumerate(route)}
+    split = run(make, start, basis, gradients, splitting(arms), max_norm)
+    return {f"|fed| - limit, step {step}": torch.relu(fed(shown).norm() - max_norm) for step, shown in enumerate(split)}
 
 
 @snippet("clip.reaches_limit", allows=f"{NORM}the limit, and the rounding of both parts")

@@ -28,6 +28,11 @@ def run(
     return [step_of(loop, g) for g in gradients]
 
 
+def splitting(arms: list[str]) -> str:
+    """The arm whose deployed vector is looked at."""
+    return "route" if "route" in arms else "erase"
+
+
 def fed(shown: list[Any]) -> Tensor:
     """Everything that a step fed its optimizers, as one long vector."""
     return torch.cat([g for part in shown[2:4] for _, g in sorted(part.items()) if g is not None])
@@ -50,17 +55,21 @@ def differences(one: list[list[Any]], other: list[list[Any]], since: int = 0) ->
     return compared
 
 
-def through_the_gate(c: Tensor, gate: str) -> Tensor:
-    """Which coefficients are removed."""
+def through_the_gate(c: Tensor, gate: str, mean: Tensor | None = None) -> Tensor:
+    """Which coefficients are removed; `mean` is the running mean of those before, for the predictable gate."""
+    if gate == "predictable":
+        return torch.where(torch.zeros_like(c) if mean is None else mean > 0, c, 0.0)
     return {"one_sided": torch.relu(c), "no_gate": c, "reverse": 2 * c}[gate]
 
 
-def split_parts(g: Vectors, basis: Vectors, rule: dict[str, Any]) -> tuple[Vectors, Vectors]:
-    """Kept and removed, module by module."""
+def split_parts(g: Vectors, basis: Vectors, rule: dict[str, Any], means: Vectors) -> tuple[Vectors, Vectors]:
+    """Kept and removed, module by module; the running means of their coefficients go on."""
     kept, removed = {}, {}
     for name, t in g.items():
         V = basis[name].double()
-        removed[name] = rule["overshoot"] * (V.T @ through_the_gate(V @ t, rule["gate"]))
+        c, mean = V @ t, means.get(name)
+        removed[name] = rule["overshoot"] * (V.T @ through_the_gate(c, rule["gate"], mean))
+        means[name] = 0.1 * c if mean is None else 0.9 * mean + 0.1 * c
         kept[name] = t - removed[name]
         if rule["preserve_magnitude"] and kept[name].any():
             kept[name] = kept[name] * (t.norm() / kept[name].norm())
@@ -75,7 +84,13 @@ def shortened(max_norm: float | None, *sets: Vectors) -> list[Vectors]:
 
 
 def due(
-    g: Vectors, basis: Vectors, intervention: str, rule: dict[str, Any], clip: str | None, max_norm: float | None
+    g: Vectors,
+    basis: Vectors,
+    intervention: str,
+    rule: dict[str, Any],
+    clip: str | None,
+    max_norm: float | None,
+    means: Vectors,
 ) -> tuple[Vectors, Vectors]:
     """What the specification feeds: clip and split; the second is empty where nothing is routed."""
     g = {name: t.double() for name, t in g.items()}
@@ -83,7 +98,7 @@ def due(
         [g] = shortened(max_norm, g)
     if intervention == "none":
         return g, {}
-    kept, removed = split_parts(g, basis, rule)
+    kept, removed = split_parts(g, basis, rule, means)
     if clip in (None, "before"):
         kept, removed = shortened(max_norm, kept, removed)
     elif clip == "joint":
@@ -121,11 +136,12 @@ def specification(
     at = {name: p.double() for name, p in start.items()}
     deployed, quarantine = dict(at), {name: torch.zeros_like(p) for name, p in at.items()}
     point, states = dict(at), [{name: dict[str, Any]() for name in at} for _ in range(2)]
+    means: Vectors = {}
     shown = []
     for g in gradients:
         in_gradient_space = space == "gradient" or intervention == "none"
         kept, removed = due(
-            g, basis, intervention if in_gradient_space else "none", rule, setting["clip"], max_norm
+            g, basis, intervention if in_gradient_space else "none", rule, setting["clip"], max_norm, means
         )  # fmt: skip
         before = dict(point)
         for name, t in kept.items():
@@ -136,10 +152,12 @@ def specification(
             deployed = dict(point)
         else:
             since = before if space == "update" else at
-            keeps, removes = split_parts({name: since[name] - p for name, p in point.items()}, basis, rule)
+            keeps, removes = split_parts({name: since[name] - p for name, p in point.items()}, basis, rule, means)
             for name in point:
                 deployed[name] = (deployed if space == "update" else at)[name] - keeps[name]
                 if intervention == "route":
                     quarantine[name] = (quarantine[name] if space == "update" else 0) - removes[name]
+                else:
+                    point[name] = torch.lerp(deployed[name], point[name], setting["retained"])
         shown.append([dict(deployed), dict(quarantine)])
     return shown

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
-from invariants.repro.loops import Make, Vectors, differences, run, specification, step_of
-from invariants.repro.snippet import Residuals, snippet
+from invariants.repro.loops import Make, Vectors, differences, run, specification, splitting, step_of
+from invariants.repro.snippet import IMPOSSIBLE, Residuals, snippet
+from invariants.repro.split import OWN_DRAWS
 
 DRIFT = "u steps ((4 steps + width) moved + 4 size): what rounding can do to two runs that are equal otherwise"
 BITS = "0: the same bits"
+IMPOSSIBLE |= {f"optimizer.noise_{what}": OWN_DRAWS for what in ("drift", "rectified", "total")}
 Gradients = list[Vectors]
 
 
@@ -60,20 +62,22 @@ def hackward(paths: dict[str, list[Any]], basis: Vectors, *, updates: bool) -> R
 
 
 @snippet("optimizer.update_leak", allows=f"twice |V| times {DRIFT}")
-def update_leak(make: Make, start: Vectors, basis: Vectors, gradients: Gradients, max_norm: float | None) -> Residuals:
+def update_leak(
+    make: Make, start: Vectors, basis: Vectors, gradients: Gradients, max_norm: float | None, arms: list[str]
+) -> Residuals:
     """No update of the deployed vector is hack-ward."""
-    route = run(make, start, basis, gradients, "route", max_norm)
-    paths = {name: [p.double(), *(shown[0][name] for shown in route)] for name, p in start.items()}
+    split = run(make, start, basis, gradients, splitting(arms), max_norm)
+    paths = {name: [p.double(), *(shown[0][name] for shown in split)] for name, p in start.items()}
     return hackward(paths, basis, updates=True)
 
 
 @snippet("optimizer.displacement_leak", allows=f"twice |V| times {DRIFT}")
 def displacement_leak(
-    make: Make, start: Vectors, basis: Vectors, gradients: Gradients, max_norm: float | None
+    make: Make, start: Vectors, basis: Vectors, gradients: Gradients, max_norm: float | None, arms: list[str]
 ) -> Residuals:
     """The deployed vector is never hack-ward of its start."""
-    route = run(make, start, basis, gradients, "route", max_norm)
-    paths = {name: [p.double(), *(shown[0][name] for shown in route)] for name, p in start.items()}
+    split = run(make, start, basis, gradients, splitting(arms), max_norm)
+    paths = {name: [p.double(), *(shown[0][name] for shown in split)] for name, p in start.items()}
     return hackward(paths, basis, updates=False)
 
 
@@ -213,15 +217,17 @@ def per_module(make: Make, start: Vectors, basis: Vectors, gradients: Gradients)
 
 
 @snippet("optimizer.no_ratchet", allows=f"|V| times 1 + scale times {DRIFT}")
-def no_ratchet(make: Make, start: Vectors, basis: Vectors, gradients: Gradients, max_norm: float | None) -> Residuals:
+def no_ratchet(
+    make: Make, start: Vectors, basis: Vectors, gradients: Gradients, max_norm: float | None, arms: list[str]
+) -> Residuals:
     """On gradients in pairs g, -g the deployed vector is along V never farther from its start than vanilla's."""
     compared = {}
     pairs = [
         {name: g if step % 2 == 0 else -g for name, g in gradients[step // 2].items()} for step in range(len(gradients))
     ]
-    route = run(make, start, basis, pairs, "route", max_norm)
+    split = run(make, start, basis, pairs, splitting(arms), max_norm)
     vanilla = run(make, start, basis, pairs, "none", max_norm)
-    for step, (a, b) in enumerate(zip(route, vanilla, strict=True)):
+    for step, (a, b) in enumerate(zip(split, vanilla, strict=True)):
         for name, p in start.items():
             away, far = ((basis[name].double() @ (arm[0][name] - p.double())).abs() for arm in (a, b))
             compared[f"|V d| beyond vanilla's in {name!r}, step {step}"] = torch.relu(away - far)
@@ -235,9 +241,10 @@ def refreshed(
     other_basis: Vectors,
     gradients: Gradients,
     max_norm: float | None,
+    arm: str = "route",
 ) -> list[list[Any]]:
-    """What route shows after each step, with the other basis from half-way on."""
-    loop = make(dict(start), dict(basis), intervention="route", max_norm=max_norm)
+    """What an arm shows after each step, with the other basis from half-way on."""
+    loop = make(dict(start), dict(basis), intervention=arm, max_norm=max_norm)
     before = [step_of(loop, g) for g in gradients[: len(gradients) // 2]]
     loop.refresh({name: V.clone() for name, V in other_basis.items()})
     return [*before, *(step_of(loop, g) for g in gradients[len(gradients) // 2 :])]
@@ -245,21 +252,35 @@ def refreshed(
 
 @snippet("optimizer.refresh_update_leak", allows=f"twice |V| times {DRIFT}")
 def refresh_update_leak(
-    make: Make, start: Vectors, basis: Vectors, other_basis: Vectors, gradients: Gradients, max_norm: float | None
+    make: Make,
+    start: Vectors,
+    basis: Vectors,
+    other_basis: Vectors,
+    gradients: Gradients,
+    max_norm: float | None,
+    arms: list[str],
 ) -> Residuals:
     """After a refresh no update is hack-ward along the new basis."""
-    route, half = refreshed(make, start, basis, other_basis, gradients, max_norm), len(gradients) // 2
-    paths = {name: [p.double(), *(shown[0][name] for shown in route)][half:] for name, p in start.items()}
+    half = len(gradients) // 2
+    split = refreshed(make, start, basis, other_basis, gradients, max_norm, splitting(arms))
+    paths = {name: [p.double(), *(shown[0][name] for shown in split)][half:] for name, p in start.items()}
     return hackward(paths, other_basis, updates=True)
 
 
 @snippet("optimizer.refresh_displacement_leak", allows=f"twice |V| times {DRIFT}")
 def refresh_displacement_leak(
-    make: Make, start: Vectors, basis: Vectors, other_basis: Vectors, gradients: Gradients, max_norm: float | None
+    make: Make,
+    start: Vectors,
+    basis: Vectors,
+    other_basis: Vectors,
+    gradients: Gradients,
+    max_norm: float | None,
+    arms: list[str],
 ) -> Residuals:
     """After a refresh the deployed vector is not hack-ward of its start along the new basis."""
-    route, half = refreshed(make, start, basis, other_basis, gradients, max_norm), len(gradients) // 2
-    paths = {name: [p.double(), *(shown[0][name] for shown in route[half:])] for name, p in start.items()}
+    half = len(gradients) // 2
+    split = refreshed(make, start, basis, other_basis, gradients, max_norm, splitting(arms))
+    paths = {name: [p.double(), *(shown[0][name] for shown in split[half:])] for name, p in start.items()}
     return hackward(paths, other_basis, updates=False)
 
 
@@ -274,6 +295,30 @@ def refresh_span(
         for name, q in shown[1].items():
             V = other_basis[name].double()
             compared[f"quarantine off the new span of {name!r}, step {step}"] = q - V.T @ (V @ q)
+    return compared
+
+
+@snippet("optimizer.gate_starts_closed", allows=BITS)
+def gate_starts_closed(
+    make: Make,
+    start: Vectors,
+    basis: Vectors,
+    other_basis: Vectors,
+    gradients: Gradients,
+    max_norm: float | None,
+    setting: dict[str, Any],
+) -> Residuals:
+    """At the first step, and at the first after a refresh, nothing is removed."""
+    compared = {}
+    route = refreshed(make, start, basis, other_basis, gradients, max_norm)
+    for step in (0, len(gradients) // 2):
+        for name, q in route[step][1].items():
+            if setting["space"] == "gradient":
+                fed = route[step][3][name]
+                removed = torch.zeros_like(q) if fed is None else fed
+            else:
+                removed = q - route[step - 1][1][name] if setting["space"] == "update" and step else q
+            compared[f"removed of {name!r}, step {step}"] = removed
     return compared
 
 

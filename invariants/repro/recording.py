@@ -118,7 +118,10 @@ class LoopRecording:
         gradients = [trial.handed(g) for g in trial.gradients]
         optimizer = asdict(setting.reference) if isinstance(setting.reference, SGD | AdamW) else None
         rule = asdict(setting.rule)
-        says = {"space": setting.space, "clip": setting.clip, "rule": Code("rule"), "optimizer": optimizer}
+        says = {
+            "space": setting.space, "clip": setting.clip, "rule": Code("rule"), "optimizer": optimizer,
+            "retained": setting.retained,
+        }  # fmt: skip
         return {
             **named, "other_basis": trial.handed(trial.other_basis), "gradients": gradients,
             "max_norm": trial.max_norm, "arms": list(setting.interventions),

@@ -28,8 +28,8 @@ from reference import (
     SGD,
     AdamW,
     ClipPolicy,
-    Gate,
     Intervention,
+    MemorylessGate,
     Optimizer,
     RoutedState,
     Routing,
@@ -39,6 +39,7 @@ from reference import (
     global_norm,
     gradient_parts,
     initial,
+    refreshed,
     routed_step,
     split,
 )
@@ -56,10 +57,15 @@ COMBINATIONS: tuple[tuple[Space, ClipPolicy], ...] = (
     ("update", "before"), ("displacement", "before"),
 )  # fmt: skip
 """Every space with every clip that it has; other combinations are refused."""
-RULES = tuple(
-    SplitRule(gate=gate, overshoot=overshoot, preserve_magnitude=preserve)
-    for gate, overshoot, preserve in product(get_args(Gate), (1.0, 1.5), (False, True))
-)
+OTHER_RULES = (
+    SplitRule(gate="no_gate"), SplitRule(gate="reverse"), SplitRule(gate="predictable"), SplitRule(overshoot=1.5),
+    SplitRule(preserve_magnitude=True),
+)  # fmt: skip
+RETAINED: tuple[tuple[Space, str, float], ...] = (
+    ("update", "AdamW", 0.0), ("update", "AdamW", 0.5), ("displacement", "SGD", 0.0), ("displacement", "SGD", 0.5),
+)  # fmt: skip
+"""Space, optimizer, and the share of what is dropped that stays in the point; all of it does in the other settings. In
+update space that shows only under an optimizer which looks at its point, as decay does."""
 LEAKS = ("optimizer.update_leak", "optimizer.displacement_leak")
 
 
@@ -98,7 +104,9 @@ def step_factory(routing: Routing) -> StepFactory:
     def factory(
         start: dict[str, Tensor], basis: dict[str, Tensor], *, intervention: Intervention, max_norm: float | None
     ) -> Stepper:
-        return _Loop(replace(routing, intervention=intervention, max_norm=max_norm), start, basis).stepper()
+        retained = routing.retained if intervention == "erase" else 1.0
+        chosen = replace(routing, intervention=intervention, max_norm=max_norm, retained=retained)
+        return _Loop(chosen, start, basis).stepper()
 
     return factory
 
@@ -115,16 +123,16 @@ class _Loop:
         self.waiting = {name: self.waiting[name] + t if name in self.waiting else t for name, t in g.items()}
 
     def refresh(self, basis: dict[str, Tensor]) -> None:
-        self.basis = basis
+        self.basis, self.state = basis, refreshed(self.state)
 
     def step(self, g: dict[str, Tensor]) -> Stepped:
         self.accumulate(g)
         g, self.waiting = self.waiting, {}
-        self.state = routed_step(self.routing, self.state, g, self.basis)
-        fed_unsplit = self.routing.space != "gradient"
+        unsplit = replace(self.routing, intervention="none", retained=1.0)
         parts = gradient_parts(
-            replace(self.routing, intervention="none") if fed_unsplit else self.routing, g, self.basis
+            self.routing if self.routing.space == "gradient" else unsplit, g, self.basis, self.state.means
         )
+        self.state = routed_step(self.routing, self.state, g, self.basis)
         return Stepped(
             self.state.deployed, self.state.quarantine,
             {name: kept for name, (kept, _) in parts.items()}, {name: removed for name, (_, removed) in parts.items()},
@@ -160,16 +168,16 @@ def step_settings() -> dict[StepSetting, StepFactory]:
         (name, Routing(optimizer=optimizer, space=space, clip=clip))
         for (space, clip), (name, optimizer) in product(COMBINATIONS, OPTIMIZERS.items())
     ]
-    others = [
-        SplitRule(gate="no_gate"), SplitRule(gate="reverse"), SplitRule(overshoot=1.5),
-        SplitRule(preserve_magnitude=True),
-    ]  # fmt: skip
-    for rule, space in product(others, get_args(Space)):
+    for rule, space in product(OTHER_RULES, get_args(Space)):
         routings.append(("SGD", Routing(optimizer=OPTIMIZERS["SGD"], space=space, rule=rule)))
+    for space, name, retained in RETAINED:
+        erase = Routing(optimizer=OPTIMIZERS[name], intervention="erase", space=space, retained=retained)
+        routings.append((name, erase))
     for name, routing in routings:
         setting = StepSetting(
             optimizer=name, space=routing.space, clip=routing.clip, clip_epsilon=0.0, rule=routing.rule,
-            reference=routing.optimizer,
+            reference=routing.optimizer, retained=routing.retained,
+            interventions=("none", "erase") if routing.intervention == "erase" else ("none", "erase", "route"),
         )  # fmt: skip
         made[replace(setting, claims=claims(setting))] = step_factory(routing)
     return made
@@ -209,12 +217,11 @@ def extracted(problem: ContrastiveProblem) -> dict[str, Tensor]:
 
 def split_settings() -> dict[SplitSetting, SplitFunction]:
     """Every gate, with and without overshoot and preserve_magnitude."""
-    return {
-        SplitSetting(
-            gate=rule.gate, overshoot=rule.overshoot, preserve_magnitude=rule.preserve_magnitude, subtracts_stored=True
-        ): split_function(rule)
-        for rule in RULES
-    }  # fmt: skip
+    settings = [
+        SplitSetting(gate=gate, overshoot=overshoot, preserve_magnitude=preserve, subtracts_stored=True)
+        for gate, overshoot, preserve in product(get_args(MemorylessGate), (1.0, 1.5), (False, True))
+    ]
+    return {setting: split_function(setting.rule) for setting in settings}
 
 
 def subject() -> Subject:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invariants.bounds import gamma, underflow
+from invariants.bounds import gamma, underflow, unit_roundoff
 from invariants.cases.routed_step import StepCase
 from invariants.contracts.routed_step import LOGGED, StepFactory, Stepper, StepSetting
 from invariants.errors import SubjectContractError
 from invariants.trajectory import Gradients, Path, Trajectory
-from reference import Intervention, Routing, initial, routed_step
-from reference.split import gated
+from reference import SGD, Intervention, RoutedState, Routing, gradient_parts, initial, routed_step
+from reference.routed_step import Parts, means_after
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,36 @@ class StepTrial:
     def judgeable(self) -> bool:
         """Whether the case survives the cast to the subject's dtype, and is not too long for a bound in it."""
         bounded = all(math.isfinite(gamma(sum(V.shape) + 4, self.dtype)) for V in self.basis.values())
-        return bounded and all(bool(g.isfinite().all()) for step in self.gradients for g in step.values())
+        finite = all(bool(g.isfinite().all()) for step in self.gradients for g in step.values())
+        return bounded and finite and self.gate_is_settled
+
+    @cached_property
+    def gate_is_settled(self) -> bool:
+        """Whether rounding decides nowhere which axes the predictable gate has open, clipped or not.
+
+        A coefficient of x is off by at most width u |V| max|x|, x being split after at most 8 roundings a step.
+        """
+        if self.setting.rule.gate != "predictable" or self.setting.splitting is None:
+            return True
+        error = 8 * self.case.steps * self.width * unit_roundoff(self.dtype)
+        for max_norm in (self.max_norm, None):
+            states = self.reference_run(self.setting.splitting, max_norm=max_norm)
+            for name, V in self.basis.items():
+                in_gradients = self.setting.space == "gradient"
+                largest = max(
+                    float((g if in_gradients else s.point)[name].abs().max())
+                    for g, s in zip(self.gradients, states, strict=True)
+                )
+                near = error * V.abs().sum(dim=1) * largest  # (k,)
+                if any(bool((s.means[name].abs() <= near)[V.any(dim=1)].any()) for s in states):
+                    return False
+        return True
+
+    @property
+    def splitting(self) -> Intervention:
+        """The arm that splits, of settings that have one."""
+        assert self.setting.splitting is not None, "only asked where a hypothesis has asked for it"
+        return self.setting.splitting
 
     @property
     def max_norm(self) -> float | None:
@@ -199,8 +228,17 @@ class StepTrial:
     @cached_property
     def removed_something(self) -> int:
         """In how many steps the rule removes anything from the gradient."""
-        V, gate = self.basis, self.setting.rule.gate
-        return sum(any(bool(gated(V[name] @ t, gate).any()) for name, t in g.items()) for g in self.gradients)
+        removed = ([part for _, part in parts.values() if part is not None] for parts in self.split_gradients)
+        return sum(any(bool(part.any()) for part in parts) for parts in removed)
+
+    @cached_property
+    def split_gradients(self) -> list[Parts]:
+        """What the rule makes of each gradient, without a clip."""
+        routing, means, split = Routing(optimizer=SGD(lr=1.0), rule=self.setting.rule), dict[str, Tensor](), []
+        for g in self.gradients:
+            split.append(gradient_parts(routing, g, self.basis, means))
+            means = means_after(routing.rule, means, split[-1].coefficients)
+        return split
 
     @cached_property
     def width(self) -> float:
@@ -208,15 +246,16 @@ class StepTrial:
         spreads = {name: float((V.abs().T @ V.abs()).sum(dim=1).max()) for name, V in self.basis.items()}
         return max((sum(V.shape) + 8) * max(1.0, spreads[name]) for name, V in self.basis.items())
 
-    def reference_run(self, intervention: Intervention) -> list[Any]:
-        """The specification's states after each step, in float64 on the same (cast) gradients."""
-        optimizer = self.setting.reference
-        assert optimizer is not None, "only called for settings that name their reference"
+    def reference_run(self, intervention: Intervention, *, max_norm: float | None) -> list[RoutedState]:
+        """The specification's states after each step, in float64 on the same (cast) gradients; plain SGD's where the
+        setting names no optimizer."""
+        setting, states = self.setting, list[RoutedState]()
         routing = Routing(
-            optimizer=optimizer, intervention=intervention, space=self.setting.space,
-            clip=self.setting.clip or "before", max_norm=self.max_norm, rule=self.setting.rule,
+            optimizer=setting.reference or SGD(lr=1.0), intervention=intervention, space=setting.space,
+            clip=setting.clip or "before", max_norm=max_norm, rule=setting.rule,
+            retained=setting.retained if intervention == "erase" else 1.0,
         )  # fmt: skip
-        state, states = initial(routing, self.start), []
+        state = initial(routing, self.start)
         for g in self.gradients:
             state = routed_step(routing, state, g, self.basis)
             states.append(state)

@@ -34,7 +34,7 @@ from projected_grpo.clip import ClipPolicy
 from projected_grpo.extraction import extract_basis
 from projected_grpo.optimizer import RoutedOptimizer
 from projected_grpo.routing import Intervention, Space
-from projected_grpo.split import Gate, SplitRule, split
+from projected_grpo.split import MemorylessGate, SplitRule, split
 from projected_grpo.vectors import VectorPair
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -48,7 +48,12 @@ COMBINATIONS: tuple[tuple[Space, ClipPolicy], ...] = (
     *(("gradient", clip) for clip in get_args(ClipPolicy)), ("update", "before"), ("displacement", "before"),
 )  # fmt: skip
 OTHER_RULES = (
-    SplitRule(gate="no_gate"), SplitRule(gate="reverse"), SplitRule(overshoot=1.5), SplitRule(preserve_magnitude=True),
+    SplitRule(gate="no_gate"), SplitRule(gate="reverse"), SplitRule(gate="predictable"), SplitRule(overshoot=1.5),
+    SplitRule(preserve_magnitude=True),
+)  # fmt: skip
+# In update space it shows only under an optimizer that looks at its point, as decay does; all is retained elsewhere.
+RETAINED: tuple[tuple[str, Space, float], ...] = (
+    ("AdamW", "update", 0.0), ("AdamW", "update", 0.5), ("SGD", "displacement", 0.0), ("SGD", "displacement", 0.5),
 )  # fmt: skip
 CHECKED_AS: dict[Guarantee, str] = {
     "keeps_sum": "optimizer.keeps_sum",
@@ -58,6 +63,7 @@ CHECKED_AS: dict[Guarantee, str] = {
     "no_update_leak": "optimizer.update_leak",
     "no_displacement_leak": "optimizer.displacement_leak",
     "no_ratchet": "optimizer.no_ratchet",
+    "unbiased": "optimizer.noise_drift",
     "refreshed_span": "optimizer.refresh_span",
     "refreshed_update": "optimizer.refresh_update_leak",
     "refreshed_displacement": "optimizer.refresh_displacement_leak",
@@ -68,12 +74,13 @@ def subject() -> Subject:
     """The package in float64; what it claims of each setting is what `RoutedOptimizer.explain` prints."""
     return Subject(
         name="projected_grpo",
-        split={_split_setting(rule): _split_function(rule) for rule in _all_rules()},
+        split={setting: _split_function(setting) for setting in _split_settings()},
         routed_step={
             setting: _step_factory(setting)
             for setting in (
                 *(_step_setting(name, *combination) for combination, name in product(COMBINATIONS, OPTIMIZERS)),
                 *(_step_setting("SGD", space, "before", rule) for rule, space in product(OTHER_RULES, get_args(Space))),
+                *(_erasing(*erasing) for erasing in RETAINED),
             )
         },
         adapter=adapted_linear,
@@ -85,20 +92,16 @@ def subject() -> Subject:
     )
 
 
-def _all_rules() -> list[SplitRule]:
+def _split_settings() -> list[SplitSetting]:
     return [
-        SplitRule(gate=gate, overshoot=overshoot, preserve_magnitude=preserve)
-        for gate, overshoot, preserve in product(get_args(Gate), (1.0, 1.5), (False, True))
+        SplitSetting(gate=gate, overshoot=overshoot, preserve_magnitude=preserve, subtracts_stored=True)
+        for gate, overshoot, preserve in product(get_args(MemorylessGate), (1.0, 1.5), (False, True))
     ]
 
 
-def _split_setting(rule: SplitRule) -> SplitSetting:
-    return SplitSetting(
-        gate=rule.gate, overshoot=rule.overshoot, preserve_magnitude=rule.preserve_magnitude, subtracts_stored=True
-    )
+def _split_function(setting: SplitSetting) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    rule = SplitRule(gate=setting.gate, overshoot=setting.overshoot, preserve_magnitude=setting.preserve_magnitude)
 
-
-def _split_function(rule: SplitRule) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     def split_with_rule(g: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
         kept, removed, _ = split(g, V, rule=rule)
         return kept, removed
@@ -117,10 +120,17 @@ def _step_setting(name: str, space: Space, clip: ClipPolicy, rule: SplitRule | N
     return replace(setting, claims=_claims(setting))
 
 
+def _erasing(name: str, space: Space, retained: float) -> StepSetting:
+    """Only erase has something to retain."""
+    setting = replace(_step_setting(name, space, "before"), retained=retained, interventions=("none", "erase"))
+    return replace(setting, claims=_claims(setting))
+
+
 def _claims(setting: StepSetting) -> frozenset[str]:
     """The invariants that a RoutedOptimizer with this setting says it keeps."""
     one = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    loop = _Loop(setting, {"probe": torch.zeros_like(one[0])}, {"probe": one}, intervention="route", max_norm=1.0)
+    arm = setting.splitting or "route"
+    loop = _Loop(setting, {"probe": torch.zeros_like(one[0])}, {"probe": one}, intervention=arm, max_norm=1.0)
     return all_but(*(CHECKED_AS[name] for name, claim in loop.optimizer.guarantees().items() if not claim.holds))
 
 
@@ -164,6 +174,7 @@ class _Loop:
                 overshoot=setting.rule.overshoot,
                 preserve_magnitude=setting.rule.preserve_magnitude,
             ),
+            retained=setting.retained if intervention == "erase" else 1.0,
         )
 
     def _look(self, *_: object) -> None:

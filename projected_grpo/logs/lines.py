@@ -1,6 +1,6 @@
 """Lines of a log: one JSON object each, with the schema's version first, the line's number and a checksum last.
 
-    {"schema": 1, "event": "step", "step": 3, "loss": 0.1, ..., "line": 4, "crc32": "9ae0daaf"}
+    {"schema": 2, "event": "step", "step": 3, "loss": 0.1, ..., "line": 4, "crc32": "9ae0daaf"}
 
 A line holds every metric of its event, in the order of their declaration, null where nothing was measured. The checksum
 is the CRC-32 of the line's bytes before `, "crc32"`, the number tells a lost line from one that never was. Lines are
@@ -18,7 +18,7 @@ from projected_grpo.logs.errors import DamagedLogError, UndeclaredMetricError
 from projected_grpo.logs.metrics import Arm, declared
 from projected_grpo.logs.numbers import as_json, as_numbers
 
-SCHEMA = 1
+SCHEMA = 2
 MARK = ', "crc32": "'
 ENVELOPE = ("schema", "event", "step", "line")
 
@@ -46,7 +46,7 @@ class LogWriter:
         """
         check(event, values, self._arm)
         whole = {name: as_json(values.get(name)) for name in declared(event)}
-        self._file.write(sealed(event, step, whole, self._lines + 1))
+        self._file.write(sealed(event, step, whole, self._lines + 1, schema=SCHEMA))
         self._file.flush()
         self._lines += 1
 
@@ -82,30 +82,31 @@ def check(event: str, values: dict[str, Any], arm: Arm | None = None) -> None:
             raise UndeclaredMetricError(f"{name} of {event} is not defined in the arm {arm}; leave it None.")
 
 
-def sealed(event: str, step: int, values: dict[str, Any], number: int) -> str:
+def sealed(event: str, step: int, values: dict[str, Any], number: int, *, schema: int) -> str:
     """A line with its number, its checksum and its end."""
-    entry = {"schema": SCHEMA, "event": event, "step": step, **values, "line": number}
+    entry = {"schema": schema, "event": event, "step": step, **values, "line": number}
     body = json.dumps(entry, allow_nan=False)[:-1]
     return f'{body}{MARK}{zlib.crc32(body.encode()):08x}"}}\n'
 
 
-def opened(line: str) -> tuple[int, str, int, dict[str, Any]]:
-    """The number of a line, its event, step and values; raises DamagedLogError if it is not what was written."""
+def opened(line: str) -> tuple[int, int, str, int, dict[str, Any]]:
+    """The number of a line, its schema, event, step and values, those that the schema had; raises DamagedLogError if it
+    is not what was written."""
     body, mark, rest = line.rstrip("\r\n").rpartition(MARK)
     if not mark or rest != f'{zlib.crc32(body.encode(errors="surrogateescape")):08x}"}}':
         raise DamagedLogError("its checksum does not fit its text, so it was cut off or changed")
     try:
         values = json.loads(body + "}")
         schema, event, step, number = (values.pop(name) for name in ENVELOPE)
-        if schema != SCHEMA:
+        if schema not in range(1, SCHEMA + 1):
             raise DamagedLogError(f"it has schema {schema}, and this version reads up to {SCHEMA}")
-        known = declared(event)
+        known = {name: metric for name, metric in declared(event).items() if metric.since <= schema}
         if strange := [name for name in values if name not in known]:
             raise DamagedLogError(f"it has {', '.join(strange)}, which no declaration of {event} speaks of")
         values = as_numbers(values, known) if _has_words_for_numbers(body) else values
         if wrong := [name for name, value in values.items() if type(value) not in known[name].types]:
             raise DamagedLogError(f"its {', '.join(wrong)} of {event} is not of the type that is declared")
-        return number, event, step, values
+        return number, schema, event, step, values
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedLogError(f"it is no line of a log ({error})") from None
 

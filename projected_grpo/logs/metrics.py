@@ -144,6 +144,8 @@ METRICS: tuple[Metric, ...] = (
         ("teacher_completions", "int", "1", "the teacher's rollouts"),
         ("completions", "int", "1", "all rollouts"),
         ("groups", "int", "1", "prompts, each with a group of rollouts"),
+        ("windup", "float", "1", "how far the optimizer's own point has come beside how far the deployed vectors have",
+         {"arms": ("erase",), "since": 2}),
     ),
     *_of(
         "evaluation",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from projected_grpo.logs.errors import DamagedLogError
-from projected_grpo.logs.lines import SCHEMA, opened, sealed
+from projected_grpo.logs.lines import opened, sealed
 from projected_grpo.logs.numbers import as_json
 from projected_grpo.whole_files import whole
 
@@ -36,8 +36,8 @@ class Recovered:
 
 def parse(line: str) -> Entry:
     """Reads one line back. Raises DamagedLogError if it is not what was written."""
-    _, event, step, values = opened(line)
-    return Entry(SCHEMA, event, step, values)
+    _, schema, event, step, values = opened(line)
+    return Entry(schema, event, step, values)
 
 
 def parse_all(text: bytes) -> Recovered:
@@ -81,9 +81,12 @@ def truncate(path: Path, step: int) -> None:
         return
     kept = [entry for entry in _entries(path) if entry.step <= step and entry.event != "final"]
     lines = [
-        sealed(entry.event, entry.step, {name: as_json(value) for name, value in entry.values.items()}, number)
+        sealed(
+            entry.event, entry.step, {name: as_json(value) for name, value in entry.values.items()}, number,
+            schema=entry.schema,
+        )
         for number, entry in enumerate(kept, start=1)
-    ]
+    ]  # fmt: skip
     with whole(path) as partial:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
 
@@ -102,7 +105,7 @@ def _entries(path: Path) -> Iterator[Entry]:
 
 
 def _numbered(line: str, number: int) -> Entry:
-    own, event, step, values = opened(line)
+    own, schema, event, step, values = opened(line)
     if own != number:
         raise DamagedLogError(f"it says that it is line {own}, so lines are missing or stand twice before it")
-    return Entry(SCHEMA, event, step, values)
+    return Entry(schema, event, step, values)
