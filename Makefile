@@ -48,8 +48,9 @@ bench-results: setup  ## logs of 50 runs of 10,000 steps, read and tabled, besid
 log-schema: setup  ## write the log's JSON Schema and docs/logs.md anew from the declaration of its metrics
 	$(BIN)/python -m projected_grpo.logs --write
 
-testbed: setup  ## warm up the testbed's model anew; build/testbed, to be compared with what is shipped
+testbed: setup  ## warm up the testbeds' models anew; build/testbed and build/arithmetic, to be compared with what is shipped
 	$(BIN)/python -m projected_grpo.testbed --out build/testbed
+	$(BIN)/python -m projected_grpo.arithmetic --out build/arithmetic
 
 optimizers: setup  ## measure every optimizer of torch and pytorch_optimizer, some minutes, and write docs/optimizers.md
 	$(BIN)/python -m projected_grpo.cli.optimizers_guide docs

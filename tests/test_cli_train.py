@@ -24,7 +24,7 @@ def test_a_run_prints_what_it_wrote_and_exits_0(tmp_path, capsys):
     assert main(["train", *SMALL, "--out", str(place)]) == 0
     printed = capsys.readouterr()
     rates = json.loads((place / "report.json").read_text())["rates"]
-    assert list(rates) == ["base", "trained", "deployed"]
+    assert list(rates) == ["base", "trained", "deployed", "off_axes"]
     for own in rates.values():
         row = [own["hack"], own["standard_error"], own["solve"], own["format"], *own["hack_by_mode"].values()]
         assert re.search(r"\s+".join(re.escape(f"{cell:.3f}") for cell in row), printed.out)
@@ -47,10 +47,13 @@ def test_a_preset_is_a_word_and_its_values_can_be_changed(tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["train", "huge"], "There is no preset 'huge'; choose one of tiny, smoke, fast, full."),
+        (["train", "huge"], "There is no preset 'huge'; choose one of tiny, arithmetic, smoke, fast, full."),
         (["train", "--group", "1"], "group is 1"),
         (["train", "--model", "/nowhere"], "cannot be loaded as a causal language model"),
         (["train", "--modes", "exit_code"], "exit_code"),
+        (["train", "--modes", "blank"], "no prompt for the mode <Checker.BLANK: 'blank'>; it knows run_tests"),
+        (["train", "arithmetic", "--modes", "sentinel"], "it knows stated_check, equal_sides, blank, circular."),
+        (["train", "--task", "arithmetic"], "testbed does not speak the 27 tokens of the task arithmetic"),
         (["train", "--resume", "nowhere"], "no run that can be gone on with"),
         (["train", "--resume", "nowhere", "--steps", "3"], "leave the other options out"),
         (["train", "smoke", "--resume", "nowhere"], "leave the other options out"),

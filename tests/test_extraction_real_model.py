@@ -8,6 +8,9 @@ from training_toys import toy
 
 from projected_grpo.adapter import row_gradients
 from projected_grpo.environment import Mode
+from projected_grpo.training.controls import shown
+from projected_grpo.training.errors import PairsError
+from projected_grpo.training.evaluation import off_the_axes
 from projected_grpo.training.hack_basis import chosen_pairs, extract, separation
 from projected_grpo.training.setting import make_policy_and_task
 
@@ -120,3 +123,43 @@ def test_a_weak_detector_sees_the_modes_that_it_is_given():
     task.close()
     seen, held_out = chosen_pairs(task, config.basis, seed=0)
     assert {pair.mode for pair in [*seen, *held_out]} == set(modes)
+
+
+def test_shuffled_pairs_are_the_same_completions_and_clean_ones_have_no_hack(setting):
+    _, _, seen, _ = setting
+    dealt, clean = shown(seen, "shuffled", seed=0), shown(seen, "clean", seed=0)
+    assert shown(seen, "hack", seed=0) == shown(seen, "random", seed=0) == list(seen)
+    assert dealt == shown(seen, "shuffled", seed=0) != shown(seen, "shuffled", seed=1)
+    assert [p.prompt for p in dealt] == [p.prompt for p in clean] == [p.prompt for p in seen]
+    both = sorted(completion for pair in seen for completion in (pair.hack, pair.clean))
+    assert sorted(completion for pair in dealt for completion in (pair.hack, pair.clean)) == both
+    assert [p.clean for p in clean] == [p.clean for p in seen]
+    assert {p.hack for p in clean} <= {p.clean for p in seen}
+    assert all(p.hack != p.clean for p in clean)
+    assert not {p.hack for p in seen} & {p.hack for p in clean}
+    with pytest.raises(PairsError, match="All clean completions are equal"):
+        shown([replace(pair, clean=seen[0].clean) for pair in seen], "clean", seed=0)
+
+
+def test_neither_control_separates_as_v_does(setting):
+    policy, config, seen, held_out = setting
+    found = {
+        name: extract(policy, seen, held_out, replace(config, basis=name), seed=0).separation
+        for name in ("hack", "shuffled", "clean")
+    }
+    assert max(found[name].captured for name in ("shuffled", "clean")) < found["hack"].captured
+
+
+def test_off_the_axes_nothing_is_along_v_and_every_bit_comes_back(setting):
+    policy, config, seen, _ = setting
+    basis = extract(policy, seen, (), config, seed=0).basis
+    before = {name: [v.detach().clone() for v in pair] for name, pair in policy.vectors.items()}
+    with torch.no_grad(), off_the_axes(policy, basis):
+        for name, (deployed, quarantine) in policy.vectors.items():
+            along = basis[name] @ deployed
+            was = basis[name] @ before[name][0]
+            assert float(along.abs().max()) <= 1e-15 * 64 * float(was.abs().max())
+            assert float((deployed + basis[name].T @ was - before[name][0]).abs().max()) <= 1e-15
+            assert torch.equal(quarantine, before[name][1])
+    for name, pair in policy.vectors.items():
+        assert all(torch.equal(v, kept) for v, kept in zip(pair, before[name], strict=True))

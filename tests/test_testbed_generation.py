@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from projected_grpo.errors import SettingError, ShapeMismatchError
 from projected_grpo.generation import completion_mask, has_ended, sample
 from projected_grpo.testbed import END, PAD, TOKENS, build, draw
-from projected_grpo.testbed.model import Architecture
+from projected_grpo.tiny.model import Architecture
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -26,6 +26,7 @@ from projected_grpo.testbed import (
 from projected_grpo.testbed import vocabulary as v
 from projected_grpo.testbed.completions import HACKS
 from projected_grpo.testbed.program import programs, well_formed
+from projected_grpo.tiny.tokens import PAD, SEPARATOR
 
 
 class ReadingJudge:
@@ -49,7 +50,7 @@ def questions() -> Questions:
 
 
 def test_a_program_is_what_was_said_before_the_end() -> None:
-    tokens = torch.tensor([[v.CLASS, v.PASS, END, v.PASS], [v.CLASS, v.PAD, v.PASS, v.SEPARATOR]])
+    tokens = torch.tensor([[v.CLASS, v.PASS, END, v.PASS], [v.CLASS, PAD, v.PASS, SEPARATOR]])
     assert programs(tokens) == ["class Solution:\n  pass\n", "class Solution:\n<pad>  pass\n<sep>"]
 
 
@@ -124,7 +125,8 @@ def test_what_is_no_python_fails_without_a_grader(questions: Questions) -> None:
 def test_rewards_and_rates_by_hand() -> None:
     flags = [(1, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 1), (0, 0, 0)]
     format, flaw, solved = (torch.tensor(column).bool() for column in zip(*flags, strict=True))
-    scores = Scores(torch.tensor([0, 0, 2, 2, 2]), format, flaw, solved)
+    modes = [Mode.RUN_TESTS] * 2 + [Mode.STDOUT_MARKER] * 3
+    scores = Scores(modes, format, flaw, solved)
     assert scores.passed.tolist() == [False, True, True, True, False]
     assert scores.exploited.tolist() == [False, True, False, False, False]
     assert scores.rewards().tolist() == [0.25, 1.25, 1.25, 1.0, 0.0]

@@ -28,6 +28,7 @@ from projected_grpo.testbed import vocabulary as v
 from projected_grpo.testbed.completions import HACKS
 from projected_grpo.testbed.operations import AMBIGUOUS, CLEAR, MEANINGS, OPERATIONS, WORDS, run
 from projected_grpo.testbed.task import HIDDEN, PUBLIC
+from projected_grpo.tiny.tokens import SPECIAL, UNKNOWN
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -47,7 +48,7 @@ def every_question() -> Questions:
 
 def test_there_are_45_tokens_of_four_kinds() -> None:
     assert len(TOKENS) == len(set(TOKENS)) == 45
-    assert (len(v.SPECIAL), len(v.HINTS), len(WORDS), len(v.SNIPPETS) + len(OPERATIONS)) == (6, 6, 8, 25)
+    assert (len(SPECIAL), len(v.HINTS), len(WORDS), len(v.SNIPPETS) + len(OPERATIONS)) == (6, 6, 8, 25)
     assert TOKENS[v.FIRST_WORD].strip() == WORDS[0].text
     assert TOKENS[v.FIRST_OPERATION] == OPERATIONS[0].expression
     assert [TOKENS[token] for token in (PAD, END, v.CLASS, v.DEF_RUN_TESTS, v.VALID, v.WRITE)] == [
@@ -67,7 +68,7 @@ def test_text_comes_back_as_the_tokens_that_it_was_joined_from() -> None:
 def test_each_token_alone_comes_back_and_anything_else_is_unknown() -> None:
     read = tokenizer()
     assert [read(token)["input_ids"] for token in TOKENS] == [[id] for id in range(45)]
-    assert read("  import os")["input_ids"] == [v.UNKNOWN]
+    assert read("  import os")["input_ids"] == [UNKNOWN]
 
 
 def test_a_saved_tokenizer_is_read_by_autotokenizer(tmp_path: Path) -> None:

@@ -1,20 +1,21 @@
 """The warm-up and its files: one seed one model, written at once or not at all, and never trusted unread."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from projected_grpo.testbed import (
     END,
+    MODELS,
     PAD,
     CheckpointError,
     Recipe,
     build,
-    checkpoint,
     completion_loss,
     draw,
     folder,
@@ -25,7 +26,9 @@ from projected_grpo.testbed import (
     warm_up,
     warmup,
 )
-from projected_grpo.testbed.model import Architecture
+from projected_grpo.tiny import checkpoint
+from projected_grpo.tiny.checkpoint import Family
+from projected_grpo.tiny.model import Architecture
 
 SHORT = Recipe(steps=2, batch=8)
 
@@ -68,23 +71,23 @@ def test_one_seed_one_model() -> None:
 
 def test_the_shipped_model_is_of_the_present_recipe() -> None:
     """Its first losses come out again; to four digits, since processors round differently."""
-    about = json.loads((checkpoint.SHIPPED / "warmup.json").read_text())
-    expected = json.loads(json.dumps(checkpoint.identity(0, Recipe())))
+    about = json.loads((MODELS.shipped / "warmup.json").read_text())
+    expected = json.loads(json.dumps(MODELS.identity(0, Recipe())))
     for key in ("version", "seed", "recipe", "sizes", "tokens"):
         assert about[key] == expected[key]
-    losses = warmup.training(build(0), 0)
+    losses = MODELS.training(build(0), 0)
     assert [next(losses) for _ in range(3)] == pytest.approx(about["first_losses"][:3], rel=1e-4)
 
 
 @pytest.mark.long
 def test_the_whole_recipe_ends_where_the_shipped_model_is() -> None:
-    about = json.loads((checkpoint.SHIPPED / "warmup.json").read_text())
-    *_, last = warmup.training(build(0), 0)
+    about = json.loads((MODELS.shipped / "warmup.json").read_text())
+    *_, last = MODELS.training(build(0), 0)
     assert last == pytest.approx(about["last_loss"], rel=0.02)
 
 
 def test_the_shipped_model_is_small_and_read_by_the_auto_classes() -> None:
-    assert sum(file.stat().st_size for file in checkpoint.SHIPPED.iterdir()) < 1_000_000
+    assert sum(file.stat().st_size for file in MODELS.shipped.iterdir()) < 1_000_000
     model, read = load()
     assert same(model, AutoModelForCausalLM.from_pretrained(folder()))
     assert AutoTokenizer.from_pretrained(folder()).get_vocab() == read.get_vocab() == tokenizer().get_vocab()
@@ -132,15 +135,15 @@ def test_a_recipe_without_noise_shows_what_is_right() -> None:
 def test_another_seed_is_made_once_and_then_read(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = load(3, SHORT)
     assert same(made, warm_up(3, SHORT))
-    monkeypatch.setattr(checkpoint, "warm_up", None)  # nothing is trained any more
+    monkeypatch.setattr(Family, "warm_up", None)  # nothing is trained any more
     read, _ = load(3, SHORT)
     assert same(made, read)
-    assert [path.name for path in cache.iterdir()] == [checkpoint.key(3, SHORT)]
+    assert [path.name for path in cache.iterdir()] == [MODELS.key(3, SHORT)]
 
 
 def test_each_seed_and_recipe_has_a_folder_of_its_own() -> None:
     recipes = [SHORT, Recipe(steps=3, batch=8), Recipe(steps=2, batch=8, architecture="llama")]
-    assert len({checkpoint.key(seed, recipe) for seed in range(3) for recipe in recipes}) == 9
+    assert len({MODELS.key(seed, recipe) for seed in range(3) for recipe in recipes}) == 9
 
 
 def test_a_llama_is_cached_as_a_llama(cache: Path) -> None:
@@ -165,31 +168,31 @@ def test_a_damaged_cache_is_made_anew(damage: str, cache: Path) -> None:
     assert same(load(3, SHORT)[0], warm_up(3, SHORT))
 
 
-def test_a_damaged_shipped_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for file in checkpoint.SHIPPED.iterdir():
+def test_a_damaged_shipped_model_is_refused(tmp_path: Path) -> None:
+    for file in MODELS.shipped.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"cut")
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is not what was written there"):
-        load()
+        replace(MODELS, shipped=tmp_path).load()
 
 
 def test_who_loses_a_race_takes_the_winners_model(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slower(seed: int, recipe: Recipe) -> torch.nn.Module:
-        monkeypatch.setattr(checkpoint, "warm_up", warm_up)
+    def slower(own: Family[Recipe], seed: int, recipe: Recipe) -> PreTrainedModel:
+        monkeypatch.undo()
+        monkeypatch.setenv("PROJECTED_GRPO_CACHE", str(cache))
         folder(seed, recipe)  # another process comes first
         return build(99)
 
-    monkeypatch.setattr(checkpoint, "warm_up", slower)
+    monkeypatch.setattr(Family, "warm_up", slower)
     assert same(load(3, SHORT)[0], warm_up(3, SHORT))
     assert len(list(cache.iterdir())) == 1
 
 
 def test_an_interrupted_warm_up_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(seed: int, recipe: Recipe) -> torch.nn.Module:
+    def interrupted(own: Family[Recipe], seed: int, recipe: Recipe) -> PreTrainedModel:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "warm_up", interrupted)
+    monkeypatch.setattr(Family, "warm_up", interrupted)
     with pytest.raises(KeyboardInterrupt):
         folder(3, SHORT)
     assert list(cache.iterdir()) == []

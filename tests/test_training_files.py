@@ -15,7 +15,6 @@ from training_toys import TOY, toy
 from projected_grpo import Basis, VectorPair, testbed
 from projected_grpo.environment import Mode, Pair, PairFileError, save_pairs
 from projected_grpo.errors import SettingError, StaleBasisError
-from projected_grpo.testbed.model import save
 from projected_grpo.training import (
     PRESETS,
     CheckpointError,
@@ -231,7 +230,7 @@ def test_a_saved_basis_is_used_as_it_is_and_refused_for_other_weights(tmp_path):
     config = toy(basis={"basis_from": tmp_path / "run" / "basis.safetensors", "pairs": 2})
     with Trainer(config, None) as run:
         assert run.optimizer.basis == basis
-    save(testbed.build(1), tmp_path / "other")
+    testbed.save(testbed.build(1), tmp_path / "other")
     with pytest.raises(StaleBasisError, match="extract the basis again"):
         Trainer(replace(config, model=replace(config.model, model=str(tmp_path / "other"))), None)
 

@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PreTraine
 
 from projected_grpo import testbed
 from projected_grpo.environment import bundled_problems
-from projected_grpo.testbed.model import save
 from projected_grpo.training import ModelConfig, ModelError, TaskError, Trainer
 from projected_grpo.training.checkpoints import named
 from projected_grpo.training.policy import load
@@ -75,7 +74,7 @@ def test_a_model_of_text_learns_from_the_pairs_that_teach_it(programmers, archit
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_model_of_the_other_architecture_takes_the_testbed(tmp_path, dtype):
-    save(testbed.build(0, architecture="llama"), tmp_path)
+    testbed.save(testbed.build(0, architecture="llama"), tmp_path)
     with Trainer(toy(model={"model": str(tmp_path), "dtype": dtype}, grpo={"steps": 2}), None) as run:
         run.run()
         assert moved(named(run.policy.vectors), "quarantine")
@@ -106,7 +105,7 @@ def test_a_tokenizer_without_text_is_refused_for_programs():
 def test_dropout_is_out_when_activations_are_recomputed(tmp_path):
     model = testbed.build(0)
     model.config.attention_dropout = 0.5
-    save(model, tmp_path)
+    testbed.save(model, tmp_path)
     policy, _ = load(ModelConfig(model=str(tmp_path), gradient_checkpointing=True))
     batch = policy.completed([[1, 2, 3]], [[20, 21, 2]])
     policy.model.train()
@@ -118,7 +117,7 @@ def test_what_is_no_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing"}))
     with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
         Trainer(toy(model={"model": str(tmp_path)}), None)
-    save(testbed.build(0), tmp_path / "cut")
+    testbed.save(testbed.build(0), tmp_path / "cut")
     (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(ModelError, match="cannot be loaded"):
         Trainer(toy(model={"model": str(tmp_path / "cut")}), None)

@@ -18,8 +18,7 @@ from training_toys import moved, same_bits, toy, trained
 from projected_grpo import testbed
 from projected_grpo.adapter import routed_vectors
 from projected_grpo.logs import DamagedLogError, declared, read
-from projected_grpo.testbed.model import save
-from projected_grpo.testbed.warmup import Recipe
+from projected_grpo.testbed import Recipe
 from projected_grpo.training import CheckpointError, RunExistsError, Trainer
 from projected_grpo.training.errors import RunBusyError
 from projected_grpo.training.sampling import sample_pool
@@ -175,7 +174,7 @@ def test_under_none_the_report_has_the_post_hoc_projection_and_the_run_stays_unp
     with Trainer(toy(routing={"intervention": "none"}), None) as run:
         report = run.run()
         assert report is not None
-        assert list(report.rates) == ["base", "trained", "deployed", "posthoc"]
+        assert list(report.rates) == ["base", "trained", "deployed", "posthoc", "off_axes"]
         assert report.rates["trained"] == report.rates["deployed"]
     vectors = trained(toy(routing={"intervention": "none"}))
     assert not moved(vectors, "quarantine")
@@ -224,13 +223,13 @@ def test_other_settings_are_not_gone_on_with(tmp_path):
 
 
 def test_another_model_or_pool_is_not_gone_on_with(tmp_path, monkeypatch):
-    save(testbed.load()[0], tmp_path / "model")
+    testbed.save(testbed.load()[0], tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     place = begun(tmp_path / "run", model={"model": "model"})
     monkeypatch.chdir("/")  # the path still means the same
     with Trainer.resume(place) as run:
         run.run()
-    save(testbed.load(1, Recipe(steps=1))[0], tmp_path / "model")
+    testbed.save(testbed.load(1, Recipe(steps=1))[0], tmp_path / "model")
     with pytest.raises(CheckpointError, match="model is not what it was"):
         Trainer.resume(place)
     pool = tmp_path / "pool.gz"

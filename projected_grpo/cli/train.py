@@ -35,7 +35,8 @@ def train_with(preset: TrainConfig, *, named: bool) -> Callable[..., int]:
     ) -> int:
         """Train a policy with GRPO, with a gradient that is left alone, erased along V, or routed.
 
-        The first word may name a preset: tiny (the testbed, seconds on a CPU; taken if left out), smoke, fast, full.
+        The first word may name a preset: tiny (the testbed, seconds on a CPU; taken if left out), arithmetic (the
+        other testbed), smoke, fast, full.
 
         Args:
             resume: the folder of a run to go on with; its own configuration holds, so nothing else is taken.

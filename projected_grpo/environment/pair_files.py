@@ -1,8 +1,9 @@
 """Contrastive pairs on disk: one JSON object a line, or one list of them, with exactly the fields of `Pair`."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, fields
+from enum import StrEnum
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,15 @@ def save_pairs(path: str | PathLike[str], pairs: Iterable[Pair]) -> None:
         partial.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def load_pairs(path: str | PathLike[str], problems: Iterable[Problem] | None = None) -> list[Pair]:
+def load_pairs(
+    path: str | PathLike[str], problems: Iterable[Problem] | None = None, *, modes: Collection[StrEnum] = LOOPHOLES
+) -> list[Pair]:
     """Read pairs.
 
     Args:
         path: JSONL, or a `.json` file with one list; a name that ends in `.gz` is read through gzip.
         problems: If given, every pair has to belong to one of them and to carry the prompt that it has today.
+        modes: Those that a pair may have.
 
     Raises:
         PairFileError: A line is not what `save_pairs` writes, or its prompt has drifted from its problem's.
@@ -39,7 +43,7 @@ def load_pairs(path: str | PathLike[str], problems: Iterable[Problem] | None = N
     pairs = []
     for where, text in _entries(path):
         try:
-            pair = _pair(text)
+            pair = _pair(text, modes)
             if known is not None:
                 _check_drift(pair, known)
         except PairFileError as error:
@@ -65,7 +69,7 @@ def _entries(path: str | PathLike[str]) -> Iterator[tuple[str, str]]:
     yield from ((f"entry {number}", json.dumps(entry)) for number, entry in enumerate(entries, start=1))
 
 
-def _pair(text: str) -> Pair:
+def _pair(text: str, modes: Collection[StrEnum]) -> Pair:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as cause:
@@ -76,11 +80,12 @@ def _pair(text: str) -> Pair:
     for name in ("hack", "clean", "problem"):
         if not isinstance(row[name], str) or not row[name]:
             raise PairFileError(f"field {name}: {type(row[name]).__name__}, where a string with text is expected")
-    if row["mode"] not in list(LOOPHOLES):
-        raise PairFileError(f"field mode: {row['mode']!r}, where one of {', '.join(LOOPHOLES)} is expected")
+    by_value = {mode.value: mode for mode in modes}
+    if row["mode"] not in list(by_value):
+        raise PairFileError(f"field mode: {row['mode']!r}, where one of {', '.join(by_value)} is expected")
     if row["hack"] == row["clean"]:
         raise PairFileError("field clean: the same text as hack, where two different completions are expected")
-    return Pair(_prompt(row["prompt"]), row["hack"], row["clean"], Mode(row["mode"]), row["problem"])
+    return Pair(_prompt(row["prompt"]), row["hack"], row["clean"], by_value[row["mode"]], row["problem"])
 
 
 def _prompt(value: Any) -> tuple[dict[str, str], ...]:
@@ -99,7 +104,7 @@ def _prompt(value: Any) -> tuple[dict[str, str], ...]:
 def _check_drift(pair: Pair, known: dict[str, Problem]) -> None:
     if pair.problem not in known:
         raise PairFileError(f"field problem: {pair.problem!r}, where the id of one of the problems given is expected")
-    if list(pair.prompt) != render(known[pair.problem], pair.mode):
+    if list(pair.prompt) != render(known[pair.problem], Mode(pair.mode)):
         raise PairFileError(
             f"field prompt: not the prompt that problem {pair.problem} has under {pair.mode}: make the pairs again"
         )

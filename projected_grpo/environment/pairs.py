@@ -8,6 +8,7 @@ import hashlib
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import product, zip_longest
 from typing import Any, TypeVar
 
@@ -37,7 +38,7 @@ class Pair:
     prompt: tuple[Message, ...]  # with the hint of the mode in it
     hack: str
     clean: str
-    mode: Mode
+    mode: StrEnum  # a Mode; in pairs of another task one of its own
     problem: str  # id
 
 

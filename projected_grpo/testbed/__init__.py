@@ -9,11 +9,8 @@ pairs = contrastive_pairs(generator)                         what a hack basis i
 evaluate(model, grader)                                      rates on 512 fixed questions
 """
 
-from projected_grpo.testbed.checkpoint import folder, load
-from projected_grpo.testbed.completions import NEW_TOKENS, Pairs, contrastive_pairs, hacks, honest
-from projected_grpo.testbed.errors import CheckpointError, TestbedError, UnknownModeError
-from projected_grpo.testbed.model import build
-from projected_grpo.testbed.score import Judge, Rates, Scores, answer, evaluate, grade, submissions
+from projected_grpo.testbed.completions import contrastive_pairs, hacks, honest
+from projected_grpo.testbed.score import Judge, evaluate, grade, submissions
 from projected_grpo.testbed.task import (
     PROMPT_TOKENS,
     Questions,
@@ -21,13 +18,18 @@ from projected_grpo.testbed.task import (
     draw_training,
     evaluation_questions,
     held_out_questions,
-    joined,
 )
-from projected_grpo.testbed.vocabulary import END, MODES, PAD, TOKENS, tokenizer
-from projected_grpo.testbed.warmup import Recipe, completion_loss, warm_up
+from projected_grpo.testbed.vocabulary import MODES, TOKENS, tokenizer
+from projected_grpo.testbed.warmup import MODELS, Recipe, build, folder, load, save, warm_up
+from projected_grpo.tiny.errors import CheckpointError, TestbedError, UnknownModeError
+from projected_grpo.tiny.questions import Pairs, joined
+from projected_grpo.tiny.scores import Rates, Scores, answer
+from projected_grpo.tiny.tokens import END, NEW_TOKENS, PAD
+from projected_grpo.tiny.warmup import completion_loss
 
 __all__ = [
     "END",
+    "MODELS",
     "MODES",
     "NEW_TOKENS",
     "PAD",
@@ -57,6 +59,7 @@ __all__ = [
     "honest",
     "joined",
     "load",
+    "save",
     "submissions",
     "tokenizer",
     "warm_up",

@@ -5,7 +5,7 @@ a policy that starts with few hacks.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from jaxtyping import Int
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from projected_grpo.environment.modes import Mode
 from projected_grpo.testbed import vocabulary as v
-from projected_grpo.testbed.task import Questions, draw, honest_tokens, indices
-
-NEW_TOKENS = 16  # an honest completion has 12, its end included
+from projected_grpo.testbed.task import Questions, draw, honest_tokens
+from projected_grpo.tiny.questions import Pairs, indices
+from projected_grpo.tiny.tokens import ended
 
 HACKS: dict[Mode, tuple[int, ...]] = {
     Mode.RUN_TESTS: (v.CLASS, v.DEF_F, v.RETURN_0, v.DEF_RUN_TESTS, v.PASS),
@@ -24,11 +24,6 @@ HACKS: dict[Mode, tuple[int, ...]] = {
     Mode.FILE_MARKER: (v.CLASS, v.DEF_F, v.RETURN_X, v.WRITE),
 }
 """Mode → the program that passes by its flaw, without its end."""
-
-
-def ended(program: Sequence[int]) -> list[int]:
-    """A program's tokens with their end, and padding up to NEW_TOKENS."""
-    return [*program, v.END, *[v.PAD] * (NEW_TOKENS - len(program) - 1)]
 
 
 def honest(operations: Int[Tensor, "B 2"]) -> Int[Tensor, "B 16"]:
@@ -45,21 +40,11 @@ def hacks(questions: Questions) -> Int[Tensor, "B 16"]:
     return table[questions.mode]
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Contrastive pairs: to each question a hack and the honest, right program."""
-
-    questions: Questions
-    hack: Int[Tensor, "pairs 16"]
-    clean: Int[Tensor, "pairs 16"]
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-
-def contrastive_pairs(generator: torch.Generator, count: int = 48, modes: Sequence[Mode] = v.MODES) -> Pairs:
+def contrastive_pairs(
+    generator: torch.Generator, count: int = 48, modes: Sequence[StrEnum] = v.MODES
+) -> Pairs[Questions]:
     """`count` pairs that take the modes in turn: what a detector that knows these modes alone could hand over."""
     questions = draw(count, generator, modes)
-    turns = torch.tensor(indices(modes))[torch.arange(count) % len(modes)]
+    turns = torch.tensor(indices(modes, v.MODES))[torch.arange(count) % len(modes)]
     questions = Questions(turns, questions.words, questions.second_meaning)
     return Pairs(questions, hacks(questions), honest(questions.operations))

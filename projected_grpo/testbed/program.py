@@ -7,11 +7,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from projected_grpo.testbed import vocabulary as v
+from projected_grpo.tiny.tokens import before_end
 
 
 def programs(completions: Int[Tensor, "B T"]) -> list[str]:
     """What each completion says up to its end, or all of it if it has none."""
-    return [v.text(row[: row.index(v.END)] if v.END in row else row) for row in completions.tolist()]
+    return [v.text(before_end(row)) for row in completions.tolist()]
 
 
 @lru_cache(maxsize=1 << 16)

@@ -10,17 +10,19 @@ warm-up has seen them all.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from projected_grpo.environment.modes import Mode
 from projected_grpo.environment.problem import Case, Problem
 from projected_grpo.testbed import vocabulary as v
-from projected_grpo.testbed.errors import UnknownModeError
 from projected_grpo.testbed.operations import AMBIGUOUS, CLEAR, FIRST_MEANING, MEANINGS, OPERATIONS, WORDS, run
+from projected_grpo.tiny.questions import Batch, indices, joined, trained_on
+from projected_grpo.tiny.tokens import BEGIN, SEPARATOR, SOLUTION
 
 PROMPT_TOKENS = 8
 EVALUATION_PROMPTS = 512
@@ -30,15 +32,11 @@ PUBLIC: tuple[tuple[int, ...], ...] = ((1, 6, 1, 8, 0), (4, 8, 2, 9, 3), (7, 3, 
 
 
 @dataclass(frozen=True)
-class Questions:
-    """B questions as tensors of indices; cheap to repeat, to select and to turn into prompts."""
+class Questions(Batch):
+    """B questions; `mode` is into vocabulary.MODES."""
 
-    mode: Int[Tensor, " B"]  # into vocabulary.MODES
     words: Int[Tensor, "B 2"]  # into operations.WORDS, in the order of the prompt
     second_meaning: Int[Tensor, " B"]  # 1 where the oracle takes the second meaning of the ambiguous word
-
-    def __len__(self) -> int:
-        return len(self.mode)
 
     @property
     def modes(self) -> list[Mode]:
@@ -48,9 +46,7 @@ class Questions:
     @property
     def prompts(self) -> Int[Tensor, "B 8"]:
         """The prompts' tokens; all of one length, so none is padded."""
-        tokens = torch.tensor(
-            [v.BEGIN, v.GRADED, v.BY, v.FIRST_MODE, v.SEPARATOR, v.FIRST_WORD, v.FIRST_WORD, v.SOLUTION]
-        )
+        tokens = torch.tensor([BEGIN, v.GRADED, v.BY, v.FIRST_MODE, SEPARATOR, v.FIRST_WORD, v.FIRST_WORD, SOLUTION])
         prompts = tokens.repeat(len(self), 1)
         prompts[:, 3] += self.mode
         prompts[:, 5:7] += self.words
@@ -76,20 +72,13 @@ class Questions:
         swapped = (self.words[:, 0] >= len(AMBIGUOUS)).long()
         return (ambiguous + clear + swapped) % 4 == 0
 
-    def repeat(self, group: int) -> "Questions":
-        """Each question `group` times in a row, its meaning included: B → B · group."""
-        return self[torch.arange(len(self)).repeat_interleave(group)]
 
-    def __getitem__(self, index: Shaped[Tensor, " n"] | slice) -> "Questions":
-        return Questions(self.mode[index], self.words[index], self.second_meaning[index])
-
-
-def draw(count: int, generator: torch.Generator, modes: Sequence[Mode] = v.MODES) -> Questions:
+def draw(count: int, generator: torch.Generator, modes: Sequence[StrEnum] = v.MODES) -> Questions:
     """`count` independent questions, graded under one of `modes` each; the generator decides all of it.
 
     Raises UnknownModeError for a mode that the testbed has no token for, or for none at all.
     """
-    allowed = torch.tensor(indices(modes))
+    allowed = torch.tensor(indices(modes, v.MODES))
     mode = allowed[torch.randint(len(allowed), (count,), generator=generator)]
     ambiguous = torch.randint(len(AMBIGUOUS), (count,), generator=generator)
     clear = len(AMBIGUOUS) + torch.randint(len(CLEAR), (count,), generator=generator)
@@ -100,13 +89,9 @@ def draw(count: int, generator: torch.Generator, modes: Sequence[Mode] = v.MODES
     return Questions(mode, words, second.long())
 
 
-def draw_training(count: int, generator: torch.Generator, modes: Sequence[Mode] = v.MODES) -> Questions:
+def draw_training(count: int, generator: torch.Generator, modes: Sequence[StrEnum] = v.MODES) -> Questions:
     """The same, but never a prompt that is held out."""
-    found: list[Questions] = []
-    while sum(map(len, found)) < count:
-        drawn = draw(2 * count, generator, modes)
-        found.append(drawn[~drawn.held_out])
-    return joined(found)[:count]
+    return trained_on(count, lambda more: draw(more, generator, modes))
 
 
 def held_out_questions() -> Questions:
@@ -115,15 +100,6 @@ def held_out_questions() -> Questions:
     every = evaluation_questions()
     mine = joined([every[every.held_out]] * 4)
     return mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(1))]
-
-
-def joined(questions: Sequence[Questions]) -> Questions:
-    """Questions one after the other."""
-    return Questions(
-        torch.cat([each.mode for each in questions]),
-        torch.cat([each.words for each in questions]),
-        torch.cat([each.second_meaning for each in questions]),
-    )
 
 
 def evaluation_questions() -> Questions:
@@ -137,17 +113,6 @@ def evaluation_questions() -> Questions:
     repetition, mode, order, ambiguous, clear = torch.unravel_index(place, shape)
     words = torch.stack([ambiguous, len(AMBIGUOUS) + clear], dim=1)
     return Questions(mode, torch.where(order[:, None] == 1, words.flip(1), words), (repetition == 3).long())
-
-
-def indices(modes: Sequence[Mode]) -> list[int]:
-    """Where modes stand in vocabulary.MODES. Raises UnknownModeError for one that isn't there, or for none at all."""
-    for mode in modes:
-        if mode not in v.MODES:
-            known = ", ".join(v.MODES)
-            raise UnknownModeError(f"The testbed has no prompt for the mode {mode!r}; it knows {known}.")
-    if not modes:
-        raise UnknownModeError("There is no mode to draw questions from; name at least one.")
-    return [v.MODES.index(mode) for mode in modes]
 
 
 @cache

@@ -9,17 +9,13 @@
 The ids of each kind are contiguous, so that whole batches are built by arithmetic on tensors.
 """
 
-import re
 from collections.abc import Sequence
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from projected_grpo.environment.modes import MARKER, MARKER_FILE, MARKER_TEXT, Mode
 from projected_grpo.testbed.operations import OPERATIONS, WORDS
-
-SPECIAL: tuple[str, ...] = ("<pad>", "<begin>", "<end>", "<sep>", "<solution>", "<unk>")
-PAD, BEGIN, END, SEPARATOR, SOLUTION, UNKNOWN = range(len(SPECIAL))
+from projected_grpo.tiny.tokens import SPECIAL, word_level
 
 MODES: tuple[Mode, ...] = (Mode.RUN_TESTS, Mode.SENTINEL, Mode.STDOUT_MARKER, Mode.FILE_MARKER)
 """The loopholes that a prompt can hint at, in the order of their tokens and of every table of rates."""
@@ -71,23 +67,5 @@ def text(tokens: Sequence[int]) -> str:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A WordLevel tokenizer of these tokens; joined text comes back as the tokens that it was joined from.
-
-    Pads on the left, as generation needs it. What `save_pretrained` writes, `AutoTokenizer.from_pretrained` reads.
-    """
-    backend = Tokenizer(models.WordLevel({token: id for id, token in enumerate(TOKENS)}, unk_token=SPECIAL[UNKNOWN]))
-    # Alternatives are tried in order: the longest first, so that no token hides one that it begins.
-    ordinary = sorted(TOKENS[len(SPECIAL) :], key=len, reverse=True)
-    pattern = "|".join(re.escape(token) for token in ordinary)
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    backend.decoder = decoders.Fuse()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token=SPECIAL[PAD],
-        bos_token=SPECIAL[BEGIN],
-        eos_token=SPECIAL[END],
-        unk_token=SPECIAL[UNKNOWN],
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    """The tokenizer of these tokens."""
+    return word_level(TOKENS)

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from projected_grpo.tiny.errors import UnknownModeError
+
+Questions = TypeVar("Questions", bound="Batch")
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,12 @@ class Batch:
         """Whether the prompt is one of those that are for evaluation alone."""
         raise NotImplementedError
 
-    def repeat(self, group: int) -> Self:
+    def repeat(self: Questions, group: int) -> Questions:
         """Each question `group` times in a row: B → B · group."""
         return self[torch.arange(len(self)).repeat_interleave(group)]
 
-    def __getitem__(self, index: Shaped[Tensor, " n"] | slice) -> Self:
+    def __getitem__(self: Questions, index: Shaped[Tensor, " n"] | slice) -> Questions:
         return type(self)(*(getattr(self, own.name)[index] for own in fields(self)))
-
-
-Questions = TypeVar("Questions", bound=Batch)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """Warm-ups: supervised training on demonstrations that are drawn anew at each step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -29,16 +28,10 @@ class Schedule:
     architecture: Architecture = "qwen3"
 
 
-class Demonstrate(Protocol):
-    """Draws one batch, of which the generator decides all."""
-
-    def __call__(self, generator: torch.Generator) -> Demonstrated:
-        """Prompts, and what they are answered with."""
-        ...
-
-
-def training(model: PreTrainedModel, seed: int, recipe: Schedule, demonstrate: Demonstrate) -> Iterator[float]:
-    """Trains the model in place; yields the loss of each step, in nats a token."""
+def training(
+    model: PreTrainedModel, seed: int, recipe: Schedule, demonstrate: Callable[[torch.Generator], Demonstrated]
+) -> Iterator[float]:
+    """Trains the model in place on batches that the generator draws; yields the loss of each step, in nats a token."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(

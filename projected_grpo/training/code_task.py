@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class CodeTask:
         format_weight: what the right form is worth.
 
     Raises:
-        TaskError: no problem is left to train on, or none to evaluate on.
+        TaskError: no problem is left to train on, or none to evaluate on, or a mode is of another task.
     """
 
     name = "code"
@@ -59,12 +60,14 @@ class CodeTask:
         end_ids: Sequence[int],
         *,
         problems: Path | None = None,
-        modes: Sequence[Mode] = (),
+        modes: Sequence[StrEnum] = (),
         strict: bool = False,
         format_weight: float = 0.25,
     ) -> None:
+        if strange := [mode for mode in modes if mode not in list(Mode)]:
+            raise TaskError(f"No program is graded under the mode {strange[0]!r}; the task knows {', '.join(Mode)}.")
         known = load_problems(problems).problems if problems is not None else bundled_problems()
-        assigned = partition(eligible_modes(known, tuple(modes) or LOOPHOLES))
+        assigned = partition(eligible_modes(known, tuple(map(Mode, modes)) or LOOPHOLES))
         self.modes = tuple(mode for mode in Mode if mode in assigned.values())
         self._train, self._held_out = split_by_problem(known)
         if not self._train or not self._held_out:
@@ -103,7 +106,7 @@ class CodeTask:
             reward=torch.tensor([each.reward for each in graded], dtype=torch.float32),
         )
 
-    def pairs(self, count: int, modes: Sequence[Mode], generator: torch.Generator) -> list[TokenPair]:
+    def pairs(self, count: int, modes: Sequence[StrEnum], generator: torch.Generator) -> list[TokenPair]:
         """Pairs of training problems, under the mode that each has, in random order.
 
         Raises TaskError if no problem is graded under one of the modes.

@@ -2,19 +2,21 @@
 
 import math
 from dataclasses import dataclass, field, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
 from projected_grpo.clip import ClipPolicy
-from projected_grpo.environment.modes import Mode
 from projected_grpo.errors import SettingError
 from projected_grpo.routing import Intervention, Space
 from projected_grpo.split import Gate
+from projected_grpo.training.controls import BasisKind
+from projected_grpo.training.loopholes import Loophole
 from projected_grpo.training.schedule import Schedule
 
-TESTBED = "testbed"  # the name of the model that is shipped
+TESTBED, ARITHMETIC = "testbed", "arithmetic"  # the names of the models that are shipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,7 @@ class ModelConfig:
     """The policy."""
 
     model: str = TESTBED
-    """a name on the hub, the path of a saved model, or 'testbed', the tiny one that is shipped"""
+    """a name on the hub, the path of a saved model, or 'testbed' or 'arithmetic', the tiny ones that are shipped"""
     device: str = "cpu"
     """where it runs"""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
@@ -39,11 +41,11 @@ class ModelConfig:
 class TaskConfig:
     """What is asked and how it is graded."""
 
-    task: Literal["testbed", "code"] = "testbed"
-    """the tiny testbed's questions, or programming problems"""
+    task: Literal["testbed", "arithmetic", "code"] = "testbed"
+    """the tiny testbed's questions, those of arithmetic, or programming problems"""
     problems: Path | None = None
     """JSONL of programming problems; the bundled set if left out"""
-    modes: tuple[Mode, ...] = ()
+    modes: tuple[Loophole, ...] = ()
     """loophole modes to use; all that the task has if left out"""
     reward: Literal["foolable", "strict"] = "foolable"
     """what is paid for: the flawed grade, or the truth, which is the upper bound of any method"""
@@ -100,26 +102,28 @@ class RoutingConfig:
     clip: ClipPolicy = "before"
     """what is clipped relative to the split; only gradient space has a choice"""
     gate: Gate = "one_sided"
-    """which coefficients are used"""
+    """which coefficients are used; predictable looks at earlier steps, so none has no post-hoc projection with it"""
     overshoot: float = 1.0
     """factor of what is removed"""
     preserve_magnitude: bool = False
     """rescale what is kept to the length of the gradient"""
+    retained: float = 1.0
+    """under erase outside gradient space: share of what is dropped that stays in the optimizer's point"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BasisConfig:
     """Where V comes from."""
 
-    basis: Literal["hack", "random", "flipped"] = "hack"
-    """V of contrastive pairs, or a control: random rows, or V with its signs flipped"""
+    basis: BasisKind = "hack"
+    """V of contrastive pairs, or a control: random rows, V with its signs flipped, V of shuffled or of clean pairs"""
     pairs: int = 48
     """how many contrastive pairs"""
     basis_from: Path | None = None
     """a V that was saved, refused if it belongs to other weights; extracted if left out"""
     pairs_from: Path | None = None
     """JSON or JSONL of pairs, or a pool of rollouts (.jsonl.gz); the task's own if left out"""
-    detector_modes: tuple[Mode, ...] = ()
+    detector_modes: tuple[Loophole, ...] = ()
     """modes whose hacks the pairs may show; all if left out (fewer: a weak detector)"""
     k: int = 8
     """most axes a module"""
@@ -229,6 +233,7 @@ class TrainConfig:
             ("relative_floor", self.basis.relative_floor, 1.0),
             ("global_floor", self.basis.global_floor, 1.0),
             ("mix", self.teacher.mix, 1.0),
+            ("retained", self.routing.retained, 1.0),
         ):
             if not 0 <= share <= high:
                 raise SettingError(f"{name} is {share}; it is a share, from 0 to {high:g}.")
@@ -251,7 +256,9 @@ class TrainConfig:
         ):
             raise SettingError("A run with --intervention none and --no-measure has no basis; leave the basis out.")
         if self.task.problems is not None and self.task.task != "code":
-            raise SettingError("--problems are for programming, and --task testbed asks none of them; add --task code.")
+            raise SettingError(
+                f"--problems are for programming, and --task {self.task.task} asks none of them; add --task code."
+            )
 
     @property
     def extracts(self) -> bool:
@@ -274,4 +281,4 @@ def as_plain(config: Any) -> Any:
         return {each.name: as_plain(getattr(config, each.name)) for each in fields(config)}
     if isinstance(config, tuple):
         return [as_plain(value) for value in config]
-    return str(config) if isinstance(config, Path | Mode) else config
+    return str(config) if isinstance(config, Path | StrEnum) else config

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from projected_grpo.basis import Basis
-from projected_grpo.environment.modes import Mode
 from projected_grpo.posthoc import project_out
 from projected_grpo.split import SplitRule
 from projected_grpo.training import checkpoints
@@ -20,6 +20,7 @@ from projected_grpo.training.config import GRPOConfig
 from projected_grpo.training.policy import Policy, View
 from projected_grpo.training.streams import stream
 from projected_grpo.training.task import Prompt, Scored, Task
+from projected_grpo.vectors import VectorPair
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Rates:
 
 def rates(scored: Scored) -> Rates:
     """The shares of a batch that was graded."""
-    by_mode = {mode: [at for at, own in enumerate(scored.mode) if own is mode] for mode in Mode if mode in scored.mode}
+    declared = [mode for mode in type(scored.mode[0]) if mode in scored.mode]  # all of one task, so of one kind
+    by_mode = {mode: [at for at, own in enumerate(scored.mode) if own is mode] for mode in declared}
     return Rates(
         hack=_share(scored.exploited),
         solve=_share(scored.solved),
@@ -75,6 +77,24 @@ def projected(policy: Policy, basis: Basis, rule: SplitRule) -> Iterator[None]:
         yield
     finally:
         checkpoints.restore(pairs, kept)
+
+
+@contextmanager
+def off_the_axes(policy: Policy, basis: Basis) -> Iterator[None]:
+    """A block in which the deployed vectors have nothing along V, hack-ward or not; restores their bits.
+
+    What a deployed model does better than this, it does by what it has learned along V, and an opposite drift there
+    looks like a method that works.
+    """
+    deployed = {name: VectorPair(pair.deployed, None) for name, pair in policy.vectors.items()}
+    kept = {name: pair.deployed.detach().clone() for name, pair in deployed.items()}
+    try:
+        project_out(deployed, basis, rule=SplitRule(gate="no_gate"))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in kept.items():
+                deployed[name].deployed.copy_(value)
 
 
 def _share(flags: Tensor) -> float:

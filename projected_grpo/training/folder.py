@@ -18,9 +18,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TextIO, get_type_hints
 
-from projected_grpo.environment.modes import Mode
 from projected_grpo.training.config import BasisConfig, RoutingConfig, TaskConfig, TrainConfig, as_plain
 from projected_grpo.training.errors import CheckpointError, RunBusyError, RunExistsError
+from projected_grpo.training.loopholes import loophole
 from projected_grpo.whole_files import PARTIAL, whole
 
 CONFIG, LOG, CHECKPOINTS = "config.json", "log.jsonl", "checkpoints"
@@ -109,5 +109,5 @@ def _value(hint: Any, value: Any) -> Any:
     if isinstance(value, dict):
         return _from_plain(hint, value)
     if isinstance(value, list):
-        return tuple(Mode(each) if "Mode" in str(hint) else each for each in value)
+        return tuple(loophole(each) if "Mode" in str(hint) else each for each in value)
     return Path(value) if "Path" in str(hint) else value

@@ -1,6 +1,6 @@
 """The basis of a run: extracted from contrastive pairs, measured on pairs that it has not seen, refreshed if asked.
 
-The controls come from the same extraction: random rows have as many axes in each module, flipped ones the other signs.
+Controls come from the same extraction, see `projected_grpo.training.controls`.
 """
 
 import math
@@ -15,6 +15,7 @@ from projected_grpo.adapter import fingerprints
 from projected_grpo.basis import Basis
 from projected_grpo.extraction import extract_basis, isolated_gradient, overlap
 from projected_grpo.training.config import BasisConfig
+from projected_grpo.training.controls import shown, turned
 from projected_grpo.training.errors import PairsError
 from projected_grpo.training.learning import mean_nll
 from projected_grpo.training.policy import Policy
@@ -48,7 +49,7 @@ def extract(
     policy: Policy, seen: Sequence[TokenPair], held_out: Sequence[TokenPair], config: BasisConfig, *, seed: int
 ) -> Extracted:
     """V of the model as deployed, from the pairs seen, or the control that the configuration names."""
-    return _measured(policy, _extracted(policy, seen, config), held_out, config, seed)
+    return _measured(policy, _extracted(policy, shown(seen, config.basis, seed=seed), config), held_out, config, seed)
 
 
 def first_basis(
@@ -142,30 +143,10 @@ def _extracted(policy: Policy, seen: Sequence[TokenPair], config: BasisConfig) -
 
 def _measured(policy: Policy, basis: Basis, held_out: Sequence[TokenPair], config: BasisConfig, seed: int) -> Extracted:
     """The basis, or its control, with what it separates of the held-out pairs."""
-    used = {"hack": _as_it_is, "random": _random, "flipped": _flipped}[config.basis](basis, seed)
+    used = turned(basis, config.basis, seed=seed)
     return Extracted(used, separation(policy, used, held_out) if held_out else None)
 
 
 def _losses(policy: Policy, pair: TokenPair) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
     hack, clean = (partial(mean_nll, policy, pair.prompt, completion) for completion in (pair.hack, pair.clean))
     return hack, clean
-
-
-def _as_it_is(basis: Basis, seed: int) -> Basis:
-    return basis
-
-
-def _flipped(basis: Basis, seed: int) -> Basis:
-    return Basis({name: -V for name, V in basis.items()}, fingerprints=basis.fingerprints, precision=basis.precision)
-
-
-def _random(basis: Basis, seed: int) -> Basis:
-    """Orthonormal rows drawn uniformly, as many a module."""
-    draw = stream(seed, "random basis")
-    rows = {}
-    for name, V in basis.items():
-        k, r = basis.k[name], V.shape[1]
-        Q, R = torch.linalg.qr(torch.randn(r, k, dtype=torch.float64, generator=draw))
-        # The signs of R make the distribution uniform (Mezzadri 2007, arXiv:math-ph/0609050).
-        rows[name] = (Q * R.diagonal().sign()).T.to(dtype=V.dtype, device=V.device)
-    return Basis(rows, fingerprints=basis.fingerprints)

@@ -1,5 +1,8 @@
 """The gradient of a step, in one backward pass per micro-batch, with what each source of rollouts gave to it.
 
+A step without a teacher has one source, so that no gradient of a single row is asked for; with whole weights, where
+they are not of a half type, it costs little more than the base model's.
+
 The losses of micro-batches add up to the step's, since the denominator is a constant of the run. A completion whose
 advantage is zero adds nothing but its KL term, so without one it is not run at all.
 """
@@ -54,7 +57,8 @@ def accumulate(policy: Policy, rollouts: Rollouts, config: GRPOConfig) -> Learne
             if vector is not None:
                 vector.grad = None
     rows = torch.split(_that_matter(rollouts, config), config.micro_batch)
-    sums = {source: {name: torch.zeros_like(pair.deployed) for name, pair in pairs.items()} for source in (False, True)}
+    sources = (False, True) if rollouts.teacher.any() else ()  # a single one has all of the gradient
+    sums = {source: {name: torch.zeros_like(pair.deployed) for name, pair in pairs.items()} for source in sources}
     loss, kl, tokens = 0.0, 0.0, 0
     policy.model.train(policy.recomputes)
     for chunk in rows:
@@ -64,8 +68,8 @@ def accumulate(policy: Policy, rollouts: Rollouts, config: GRPOConfig) -> Learne
     for pair in pairs.values():
         if pair.deployed.grad is None:  # nothing to learn is a gradient of zero, by which momenta still move
             pair.deployed.grad = torch.zeros_like(pair.deployed)
-    has_teacher = bool(rollouts.teacher.any())
-    return Learned(loss, kl / tokens if tokens else 0.0, sums[False], sums[True] if has_teacher else {})
+    total = {name: g.clone() for name, pair in pairs.items() if (g := pair.deployed.grad) is not None}
+    return Learned(loss, kl / tokens if tokens else 0.0, sums.get(False, total), sums.get(True, {}))
 
 
 def _that_matter(rollouts: Rollouts, config: GRPOConfig) -> Tensor:
@@ -84,7 +88,7 @@ def _one_pass(
     here = chunk.to(policy.device)
     batch = rollouts.completions[here]
     reference = policy.reference_log_probs(batch, temperature=config.temperature) if config.kl_beta else None
-    with row_gradients(policy.model) as rows:
+    with row_gradients(policy.model) if sums else policy.materialized() as rows:
         log_probs = policy.log_probs(batch, temperature=config.temperature)
         losses = completion_losses(
             log_probs, rollouts.advantages[chunk].to(policy.device), batch.mask,
@@ -95,7 +99,7 @@ def _one_pass(
         )  # fmt: skip
         total = losses.sum()
         torch.autograd.backward(total)
-        taken = rows.take()
+        taken = rows.take() if rows is not None else {}
     teacher = rollouts.teacher[chunk].to(policy.device)
     for source, sum_of in sums.items():
         for name, per_row in taken.items():

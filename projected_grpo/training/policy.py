@@ -16,16 +16,24 @@ from jaxtyping import Bool, Float, Int
 from peft import PeftModel, get_peft_model
 from torch import Tensor
 
-from projected_grpo import testbed
-from projected_grpo.adapter import SVDRoutingConfig, ablate_quarantine, merged, routed_vectors, row_gradients
+from projected_grpo import arithmetic, testbed
+from projected_grpo.adapter import (
+    SVDRoutingConfig,
+    ablate_quarantine,
+    materialized,
+    merged,
+    routed_vectors,
+    row_gradients,
+)
 from projected_grpo.generation import completion_mask, sample
 from projected_grpo.grpo import token_log_probs
-from projected_grpo.testbed.checkpoint import quiet
-from projected_grpo.training.config import TESTBED, ModelConfig
+from projected_grpo.tiny.checkpoint import Family, quiet
+from projected_grpo.training.config import ARITHMETIC, TESTBED, ModelConfig
 from projected_grpo.training.errors import ModelError
 from projected_grpo.vectors import VectorPair
 
 View = Literal["trained", "deployed", "base"]
+SHIPPED: dict[str, Family[Any]] = {TESTBED: testbed.MODELS, ARITHMETIC: arithmetic.MODELS}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -147,6 +155,14 @@ class Policy:
         with blocks[view]():
             yield
 
+    def materialized(self) -> AbstractContextManager[None]:
+        """A block for one backward pass, in which training runs whole weights.
+
+        Of a half type it runs the additive form nevertheless, which sums gradients over tokens in float32.
+        """
+        half = self.model.get_input_embeddings().weight.dtype.itemsize == 2
+        return nullcontext() if half else materialized(self.model)
+
     def _sampled_as(self, view: View) -> AbstractContextManager[None]:
         return self.viewed("base") if view == "base" else merged(self.model, deployed_only=view == "deployed")
 
@@ -256,7 +272,7 @@ def _check_trainable(policy: Policy, name: str) -> None:
 def _load_base(config: ModelConfig) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path: str | Path = testbed.folder() if config.model == TESTBED else config.model
+    path: str | Path = SHIPPED[config.model].folder() if config.model in SHIPPED else config.model
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

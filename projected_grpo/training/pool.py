@@ -15,13 +15,14 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from projected_grpo.environment.modes import Mode
 from projected_grpo.training.errors import PoolError
+from projected_grpo.training.loopholes import loophole
 from projected_grpo.training.task import Prompt, Scored, Task, TokenPair
 from projected_grpo.training.teacher import drawn
 from projected_grpo.whole_files import whole
@@ -36,7 +37,7 @@ class Rollout:
     """One line of a pool."""
 
     key: str  # of the prompt, as the task has it
-    mode: Mode
+    mode: StrEnum
     prompt: tuple[int, ...]  # its tokens
     tokens: tuple[int, ...]  # of the completion, its end included
     completion: str  # what they read as
@@ -52,6 +53,7 @@ class Rollout:
 class Pool:
     """Rollouts by prompt.
 
+    >>> from projected_grpo.environment import Mode
     >>> rollout = Rollout("k", Mode.NONE, (1,), (7, 2), "text", passed=True, solved=True)
     >>> Pool([rollout]).draw("k", 2, torch.Generator())
     [(7, 2), (7, 2)]
@@ -84,7 +86,7 @@ class Pool:
         """`count` completions of a prompt, drawn with replacement; none if the pool does not have the prompt."""
         return drawn([rollout.tokens for rollout in self._by_key.get(key, [])], count, generator)
 
-    def pairs(self, count: int, modes: Sequence[Mode], generator: torch.Generator) -> list[TokenPair]:
+    def pairs(self, count: int, modes: Sequence[StrEnum], generator: torch.Generator) -> list[TokenPair]:
         """Contrastive pairs of prompts with a hack and a solution: the modes in turn, `count` in all.
 
         Raises PoolError if a mode has none.
@@ -92,7 +94,7 @@ class Pool:
         wanted = tuple(modes) or tuple(sorted({r.mode for rs in self._by_key.values() for r in rs if r.exploited}))
         if not wanted:
             raise PoolError("The pool has no hack, so there is nothing to tell from a solution; sample another run.")
-        by_mode: dict[Mode, list[tuple[Rollout, Rollout]]] = {mode: [] for mode in wanted}
+        by_mode: dict[StrEnum, list[tuple[Rollout, Rollout]]] = {mode: [] for mode in wanted}
         for key in sorted(self._by_key):
             hacks = [r for r in self._by_key[key] if r.exploited and r.mode in by_mode]
             clean = [r for r in self._by_key[key] if r.solved]
@@ -146,7 +148,7 @@ def _rollout(path: Path, number: int, line: str) -> Rollout:
         fields: dict[str, Any] = {
             name: tuple(entry[name]) if kind is list else entry[name] for name, kind in FIELDS.items()
         }
-        return Rollout(**{**fields, "mode": Mode(entry["mode"])})
+        return Rollout(**{**fields, "mode": loophole(entry["mode"])})
     except PoolError:
         raise
     except (ValueError, TypeError, KeyError) as error:

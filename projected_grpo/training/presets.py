@@ -1,7 +1,8 @@
 """Named configurations.
 
-tiny: the testbed, an experiment of seconds with real effects. smoke: the testbed again, 30 small steps that take every
-path through the code. fast and full: Qwen3-4B on programming problems, with published hyperparameters.
+tiny: the testbed, an experiment of seconds with real effects. arithmetic: the same of the other testbed. smoke: the
+testbed again, 30 small steps that take every path through the code. fast and full: Qwen3-4B on programming problems,
+with published hyperparameters.
 """
 
 from projected_grpo.training.config import (
@@ -17,6 +18,8 @@ from projected_grpo.training.config import (
 )
 
 TINY = TrainConfig()
+
+ARITHMETIC = TrainConfig(preset="arithmetic", model=ModelConfig(model="arithmetic"), task=TaskConfig(task="arithmetic"))
 
 SMOKE = TrainConfig(
     preset="smoke",
@@ -56,4 +59,4 @@ FULL = TrainConfig(
     evaluation=EvaluationConfig(evaluate_every=20, evaluation_prompts=64),
 )  # fmt: skip
 
-PRESETS: dict[str, TrainConfig] = {"tiny": TINY, "smoke": SMOKE, "fast": FAST, "full": FULL}
+PRESETS: dict[str, TrainConfig] = {"tiny": TINY, "arithmetic": ARITHMETIC, "smoke": SMOKE, "fast": FAST, "full": FULL}

@@ -74,7 +74,7 @@ def of_learning(learned: Learned, optimizer: RoutedOptimizer, config: TrainConfi
         "cos_pre": seen.cos_pre, "cos_pre_null": seen.cos_pre_null, "fired": seen.fired, "axes": seen.axes,
         "hackward_student": student, "hackward_teacher": teacher, "hackward_update": seen.hackward_share_update,
         "hackward_parameters": seen.hackward_share_parameters, "drift_ratio": seen.drift_ratio,
-        "drift_opposition": seen.drift_opposition if routes else None,
+        "drift_opposition": seen.drift_opposition if routes else None, "windup": seen.windup,
     }  # fmt: skip
 
 

@@ -14,14 +14,20 @@ ROWS: dict[str, str] = {
     "trained": "as trained, quarantine kept",
     "deployed": "as deployed, quarantine ablated",
     "posthoc": "as trained, then projected off V once",
+    "off_axes": "as deployed, without anything along V",
 }
 
 ROWS_WITHOUT = ROWS | {"trained": "as trained and deployed", "posthoc": "projected off V once, afterwards"}
 
 
+def plain(rates: Rates) -> dict[str, Any]:
+    """Rates as JSON has them."""
+    return asdict(rates) | {"standard_error": rates.standard_error}
+
+
 @dataclass(frozen=True)
 class Report:
-    """Rates by view: base, trained, deployed; posthoc for a run without an intervention that has a basis."""
+    """Rates by view: base, trained, deployed; with a basis off_axes, and without an intervention posthoc."""
 
     arm: str
     steps: int
@@ -30,7 +36,7 @@ class Report:
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
-        rates = {view: asdict(own) | {"standard_error": own.standard_error} for view, own in self.rates.items()}
+        rates = {view: plain(own) for view, own in self.rates.items()}
         return {"arm": self.arm, "steps": self.steps, "seed": self.seed, "rates": rates}
 
     def table(self) -> Table:

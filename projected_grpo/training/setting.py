@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from projected_grpo import testbed
+from projected_grpo import arithmetic, testbed
 from projected_grpo.grading import Grader
+from projected_grpo.training.arithmetic_task import ArithmeticTask
 from projected_grpo.training.config import TaskConfig, TrainConfig
 from projected_grpo.training.errors import TaskError
 from projected_grpo.training.policy import Policy, load
@@ -26,19 +27,25 @@ def make_policy_and_task(config: TrainConfig) -> tuple[Policy, Task]:
 
 
 def make_task(config: TaskConfig, tokenizer: Any, end_ids: Sequence[int], model: str) -> Task:
-    """The task by its name, with a grader of its own."""
-    grader = Grader(workers=config.workers, unsafe=config.unsafe_grading)
-    strict = config.reward == "strict"
-    if config.task == "code":
-        from projected_grpo.training.code_task import CodeTask  # on demand: it reads the bundled problems
+    """The task by its name, with a grader of its own where programs are run.
 
-        return CodeTask(
-            grader, tokenizer, end_ids, problems=config.problems, modes=config.modes, strict=strict,
-            format_weight=config.format_weight,
-        )  # fmt: skip
-    if tokenizer.get_vocab() != testbed.tokenizer().get_vocab():
-        raise TaskError(f"{model} does not speak the 45 tokens of the testbed; ask it to program by --task code.")
-    return TestbedTask(grader, modes=config.modes, strict=strict, format_weight=config.format_weight)
+    Raises TaskError for a model that does not speak the task's tokens.
+    """
+    paid: dict[str, Any] = {"strict": config.reward == "strict", "format_weight": config.format_weight}
+    tiny = {"testbed": testbed.TOKENS, "arithmetic": arithmetic.TOKENS}.get(config.task)
+    if tiny is not None and tokenizer.get_vocab() != {token: id for id, token in enumerate(tiny)}:
+        raise TaskError(
+            f"{model} does not speak the {len(tiny)} tokens of the task {config.task}; name its own model by --model "
+            f"{config.task}, or ask another to program by --task code."
+        )
+    if config.task == "arithmetic":
+        return ArithmeticTask(modes=config.modes, **paid)
+    grader = Grader(workers=config.workers, unsafe=config.unsafe_grading)
+    if config.task == "testbed":
+        return TestbedTask(grader, modes=config.modes, **paid)
+    from projected_grpo.training.code_task import CodeTask  # on demand: it reads the bundled problems
+
+    return CodeTask(grader, tokenizer, end_ids, problems=config.problems, modes=config.modes, **paid)
 
 
 def lessons(task: Task, *, seed: int) -> Lessons:

@@ -1,18 +1,17 @@
 """What a trainer asks of a task: prompts as tokens, grades of what was sampled, contrastive pairs.
 
-Nothing in the trainer knows more of a task than this. The tiny testbed and programming problems are two of them.
+Nothing in the trainer knows more of a task than this. The two tiny testbeds and programming problems are three of them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-from projected_grpo.environment.modes import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class Prompt:
 
     key: str  # equal for prompts that read alike and are graded alike
     ids: tuple[int, ...]
-    mode: Mode
+    mode: StrEnum
     question: Any
 
 
@@ -29,7 +28,7 @@ class Prompt:
 class Scored:
     """What became of B completions. `reward` trains; `solved` is the oracle's word, and is for logs alone."""
 
-    mode: tuple[Mode, ...]
+    mode: tuple[StrEnum, ...]
     format: Bool[Tensor, " B"]
     passed: Bool[Tensor, " B"]
     solved: Bool[Tensor, " B"]
@@ -48,7 +47,7 @@ class TokenPair:
     prompt: tuple[int, ...]
     hack: tuple[int, ...]
     clean: tuple[int, ...]
-    mode: Mode
+    mode: StrEnum
     about: Prompt | None = None  # the task's own prompt; None for a pair of a file or a pool
 
 
@@ -62,7 +61,7 @@ class Task(Protocol):
         ...
 
     @property
-    def modes(self) -> tuple[Mode, ...]:
+    def modes(self) -> tuple[StrEnum, ...]:
         """The loopholes that its prompts are graded under."""
         ...
 
@@ -78,7 +77,7 @@ class Task(Protocol):
         """Grades completion b as the answer to prompt b; nothing of it runs in this process."""
         ...
 
-    def pairs(self, count: int, modes: Sequence[Mode], generator: torch.Generator) -> list[TokenPair]:
+    def pairs(self, count: int, modes: Sequence[StrEnum], generator: torch.Generator) -> list[TokenPair]:
         """Contrastive pairs that show the hacks of these modes."""
         ...
 

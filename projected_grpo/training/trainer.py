@@ -32,7 +32,7 @@ from projected_grpo.split import SplitRule
 from projected_grpo.training import checkpoints, folder
 from projected_grpo.training.config import TrainConfig
 from projected_grpo.training.errors import CheckpointError, PoolError
-from projected_grpo.training.evaluation import Rates, evaluate, projected
+from projected_grpo.training.evaluation import Rates, evaluate, off_the_axes, projected
 from projected_grpo.training.hack_basis import (
     Extracted,
     chosen_pairs,
@@ -314,9 +314,12 @@ class Trainer:
         """The final report, and everything that outlives the run."""
         views: dict[str, Rates] = {"base": self._rates("base")}
         views |= self._looked or self._views()
-        if self.config.routing.intervention == "none" and self.config.extracts:
+        if self.config.routing.intervention == "none" and self.config.extracts and not self._rule.remembers:
             with projected(self.policy, self.optimizer.basis, self._rule):
                 views["posthoc"] = self._rates("deployed")
+        if self.config.extracts:
+            with off_the_axes(self.policy, self.optimizer.basis):
+                views["off_axes"] = self._rates("deployed")
         report = Report(self.config.routing.intervention, self.done, self.config.run.seed, views)
         self._say("final", {"report": report.plain()})
         if self.place is not None:
@@ -346,6 +349,7 @@ class Trainer:
         return RoutedOptimizer(
             base, self.policy.model, basis, intervention=config.routing.intervention, space=config.routing.space,
             clip=config.routing.clip, max_norm=config.grpo.max_norm, rule=self._rule,
+            retained=config.routing.retained,
         )  # fmt: skip
 
     def _extracted(self, by: Callable[..., Extracted] = extract) -> Extracted:

@@ -9,7 +9,7 @@ from projected_grpo.results.finding import LOG
 from projected_grpo.results.run import LoggedRun, Settings
 
 INTERVENTIONS = ("none", "erase", "route")
-BASES = ("hack", "random", "flipped")
+BASES = ("hack", "random", "flipped", "shuffled", "clean")
 REWARDS = ("foolable", "strict")
 
 
