@@ -6,6 +6,7 @@ from collections.abc import Callable
 import tyro
 from rich.console import Console
 
+from projected_grpo.cli.experiment import experiment
 from projected_grpo.cli.list_invariants import list_invariants
 from projected_grpo.cli.optimizers import optimizers
 from projected_grpo.cli.plot import plot
@@ -16,7 +17,7 @@ from projected_grpo.cli.verify import verify
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "verify": verify, "optimizers": optimizers, "invariants": list_invariants, "pool": pool, "results": results,
-    "plot": plot,
+    "plot": plot, "experiment": experiment,
 }  # fmt: skip
 
 

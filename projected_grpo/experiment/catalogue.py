@@ -1,0 +1,158 @@
+"""The experiments there are."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from projected_grpo.environment.modes import Mode
+from projected_grpo.experiment.grid import Arm, Changes, Experiment
+from projected_grpo.training.config import TrainConfig
+from projected_grpo.training.presets import PRESETS
+
+WARM_UPS = (0, 1)
+HARD_STEPS = 120
+
+
+def _without_looks(preset: str) -> TrainConfig:
+    """A preset without looks on the way, which change no bit of a run and cost a third of it."""
+    own = PRESETS[preset]
+    return replace(own, evaluation=replace(own.evaluation, evaluate_every=0), run=replace(own.run, checkpoint_every=35))
+
+
+TINY = _without_looks("tiny")
+
+
+def _changes(intervention: str, basis: Mapping[str, Any] | None = None, **routing: Any) -> Changes:
+    return {"routing": {"intervention": intervention, **routing}, "basis": dict(basis or {})}
+
+
+def _posthoc(name: str, basis: Mapping[str, Any] | None = None, *, of: str = "vanilla", **arm: Any) -> Arm:
+    return Arm(name=name, changes={"basis": dict(basis or {})}, of=of, **arm)
+
+
+VANILLA = Arm(name="vanilla", changes=_changes("none"))
+CONTROLS = ("random", "flipped", "shuffled", "clean")
+
+
+def _arms() -> tuple[Arm, ...]:
+    controls = [
+        (_posthoc(f"posthoc, {kind} V", {"basis": kind}), Arm(
+            name=f"route, {kind} V", changes=_changes("route", {"basis": kind}), against=f"posthoc, {kind} V",
+        ))
+        for kind in CONTROLS
+    ]  # fmt: skip
+    return (
+        VANILLA,
+        _posthoc("posthoc", control="posthoc, random V"),
+        Arm(name="erase", changes=_changes("erase"), against="posthoc", control="erase, random V"),
+        Arm(name="erase, random V", changes=_changes("erase", {"basis": "random"}), against="posthoc, random V"),
+        Arm(name="route", changes=_changes("route"), against="posthoc", control="route, random V"),
+        *(arm for pair in controls for arm in pair),
+        Arm(name="strict reward", changes={**_changes("none"), "task": {"reward": "strict"}}, against="posthoc"),
+    )
+
+
+RULES = (
+    ("gradient", "one_sided"), ("gradient", "no_gate"), ("gradient", "predictable"), ("update", "one_sided"),
+    ("update", "no_gate"), ("update", "predictable"), ("displacement", "one_sided"), ("displacement", "no_gate"),
+    ("displacement", "predictable"),
+)  # fmt: skip
+HARD = {"": 1e-2, ", twice the rate": 2e-2}
+
+
+def _spaces() -> tuple[Arm, ...]:
+    """Every space and gate, on the normal schedule, at constant rates for longer, and with a random V."""
+    hard = {
+        how: {"steps": HARD_STEPS, "lr": lr, "schedule": "constant"} for how, lr in HARD.items()
+    }  # fmt: skip
+    arms = [
+        VANILLA, _posthoc("posthoc"),
+        *(Arm(name=f"vanilla, hard{how}", changes={**_changes("none"), "grpo": grpo}) for how, grpo in hard.items()),
+        *(_posthoc(f"posthoc, hard{how}", of=f"vanilla, hard{how}") for how in hard),
+    ]  # fmt: skip
+    for space, gate in RULES:
+        rule: dict[str, Any] = {"space": space, "gate": gate}
+        name, random = f"{space} {gate}", {"basis": "random"}
+        arms += [
+            Arm(name=f"route, {name}", changes=_changes("route", **rule), against="posthoc",
+                control=f"route, {name}, random V"),
+            Arm(name=f"route, {name}, random V", changes=_changes("route", random, **rule)),
+            *(
+                Arm(name=f"route, {name}, hard{how}", changes={**_changes("route", **rule), "grpo": grpo},
+                    against=f"posthoc, hard{how}")
+                for how, grpo in hard.items()
+            ),
+            Arm(name=f"erase, {name}", changes=_changes("erase", **rule), against="posthoc",
+                control=f"erase, {name}, random V"),
+            Arm(name=f"erase, {name}, random V", changes=_changes("erase", random, **rule)),
+        ]  # fmt: skip
+    return tuple(arms)
+
+
+WEAK = (Mode.RUN_TESTS, Mode.SENTINEL)
+
+
+def _weak() -> tuple[Arm, ...]:
+    weak, random = {"detector_modes": WEAK}, {"detector_modes": WEAK, "basis": "random"}
+    return (
+        VANILLA,
+        _posthoc("posthoc, all modes"),
+        _posthoc("posthoc", weak, control="posthoc, random V"),
+        _posthoc("posthoc, random V", random),
+        *(
+            Arm(name=f"{arm}, {space}", changes=_changes(arm, weak, space=space), against="posthoc",
+                control="posthoc, random V")
+            for arm in ("erase", "route") for space in ("gradient", "update", "displacement")
+        ),
+    )  # fmt: skip
+
+
+def _refresh() -> tuple[Arm, ...]:
+    return (
+        VANILLA,
+        _posthoc("posthoc"),
+        *(
+            Arm(
+                name=f"{arm}, {'never' if not every else f'every {every} steps'}",
+                changes=_changes(arm, {"refresh_every": every}), against="posthoc",
+            )
+            for arm in ("erase", "route") for every in (0, 20, 10, 5)
+        ),
+    )  # fmt: skip
+
+
+def _k() -> tuple[Arm, ...]:
+    sizes = (1, 2, 4, 8, 16, 32)
+    return (
+        VANILLA,
+        *(_posthoc(f"posthoc, k = {k}", {"k": k}, control=f"posthoc, k = {k}, random V") for k in sizes),
+        *(_posthoc(f"posthoc, k = {k}, random V", {"k": k, "basis": "random"}) for k in sizes),
+        *(Arm(name=f"erase, k = {k}", changes=_changes("erase", {"k": k}), against=f"posthoc, k = {k}") for k in sizes),
+    )
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    each.name: each
+    for each in (
+        Experiment(
+            name="arms", question="What does each arm leave of the hack and of the skill, and does V matter?",
+            base=TINY, arms=_arms(), warmups=WARM_UPS,
+        ),
+        Experiment(
+            name="arithmetic", question="The same arms on another kind of task.", base=_without_looks("arithmetic"),
+            arms=_arms(),
+        ),
+        Experiment(
+            name="spaces", question="Which space and which gate, and what holds when training is pushed?",
+            base=TINY, arms=_spaces(),
+        ),
+        Experiment(
+            name="weak", question="V knows two of four modes; what becomes of the other two?", base=TINY,
+            arms=_weak(),
+        ),
+        Experiment(
+            name="refresh", question="Does it help to extract V again on the way?", base=TINY, arms=_refresh(),
+        ),
+        Experiment(name="k", question="How many axes?", base=TINY, arms=_k()),
+    )
+}  # fmt: skip

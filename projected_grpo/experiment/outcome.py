@@ -1,0 +1,58 @@
+"""What came of a cell, as its folder says: rates by view, and when the drift gauges said that it goes wrong."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from projected_grpo.diagnostics import DRIFT_OPPOSITION_LIMIT, DRIFT_RATIO_LIMIT
+from projected_grpo.experiment.errors import ExperimentError
+from projected_grpo.experiment.grid import Cell
+from projected_grpo.logs import read
+
+LIMITS = {"drift_ratio": DRIFT_RATIO_LIMIT, "drift_opposition": DRIFT_OPPOSITION_LIMIT}
+QUIET = 0.25  # share of the steps at the beginning in which the gauges say little; see docs/training.md
+ALIVE_SOLVE, ALIVE_FORMAT = 0.05, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Rates of each view: hack, solve, format, and hack_by_mode.
+
+    tripped: gauge -> the step at which it was above its limit first, after the quiet beginning; None if it never was.
+    Empty for an arm without runs of its own, or whose gauges mean nothing.
+    """
+
+    cell: Cell
+    steps: int
+    rates: Mapping[str, Mapping[str, Any]]
+    tripped: Mapping[str, int | None]
+
+    @property
+    def deployed(self) -> Mapping[str, Any]:
+        """Rates of the model that would be shipped."""
+        return self.rates["deployed"]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the deployed model is still one that answers."""
+        return bool(self.deployed["solve"] >= ALIVE_SOLVE and self.deployed["format"] >= ALIVE_FORMAT)
+
+
+def outcome_of(cell: Cell, folder: Path, *, report: str, log: str | None) -> Outcome:
+    """Reads a finished cell. Raises ExperimentError if it is not there, or not whole."""
+    try:
+        plain = json.loads((folder / report).read_text(encoding="utf-8"))
+        tripped = _tripped(folder / log, plain["steps"]) if log is not None else {}
+        return Outcome(cell=cell, steps=plain["steps"], rates=plain["rates"], tripped=tripped)
+    except (OSError, ValueError, KeyError) as error:
+        raise ExperimentError(f"{folder} is not a finished run ({error}); remove it, and run again.") from error
+
+
+def _tripped(log: Path, steps: int) -> dict[str, int | None]:
+    rows = [(entry.step, entry.values) for entry in read(log) if entry.event == "step" and entry.step > QUIET * steps]
+    return {
+        gauge: next((step for step, values in rows if (values.get(gauge) or 0.0) > limit), None)
+        for gauge, limit in LIMITS.items()
+    }
