@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup verify train test test-long test-kills test-experiment bench-grading bench-results log-schema testbed optimizers test-optimizers optimizer-gradients selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
+.PHONY: help setup verify train test test-long test-kills test-experiment experiments bench-grading bench-results log-schema testbed optimizers test-optimizers optimizer-gradients selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +38,14 @@ test-kills: setup  ## runs that are killed at twenty random steps and go on to t
 
 test-experiment: setup  ## what the testbed shows on three seeds: vanilla hacks, routing and erasing do not, random V is inert
 	$(BIN)/python -m pytest -m experiment
+
+EXPERIMENTS ?= arms arithmetic
+experiments: setup  ## run experiments, EXPERIMENTS="arms spaces", and put their tables and figures into docs/experiments
+	mkdir -p docs/experiments
+	for name in $(EXPERIMENTS); do \
+	  $(BIN)/projected-grpo experiment $$name --out build/experiments && \
+	  cp build/experiments/$$name.md build/experiments/$$name.csv build/experiments/$$name.json build/experiments/$$name.svg docs/experiments || exit; \
+	done
 
 bench-grading: setup  ## programs graded a second, beside one process for each
 	$(BIN)/python benchmarks/grading.py

@@ -10,7 +10,9 @@ from results_toys import V3, jsonl
 
 from projected_grpo.cli.plot import plot
 from projected_grpo.cli.results import results
+from projected_grpo.environment import Mode
 from projected_grpo.errors import UsageError
+from projected_grpo.logs import SCHEMA
 from projected_grpo.results import NoLogsError, UnreadableLogError, read_run, read_runs
 from projected_grpo.results.plots import clip_thresholds
 from projected_grpo.results.reading import gather
@@ -73,7 +75,7 @@ def test_logs_of_any_case_gzipped_or_not_are_read(tmp_path):
     (tmp_path / "old.log.gz").write_bytes(gzip.compress(V3.read_bytes() + b"I the end\n"))
     found = gather([tmp_path])
     assert sorted((run.seed, run.format) for run in found.runs) == [
-        (0, "jsonl-1"), (1, "jsonl-1"), (2, "jsonl-1"), (3, "jsonl-1"), (44, "v3"), (44, "v3"),
+        *((at, f"jsonl-{SCHEMA}") for at in range(4)), (44, "v3"), (44, "v3"),
     ]  # fmt: skip
     assert found.left_out == []
 
@@ -97,7 +99,7 @@ def test_what_is_called_nearly_like_a_log_is_named_and_not_read(runs, capsys):
 
 
 def test_pools_and_other_json_lines_are_no_logs_and_no_errors(runs, capsys):
-    rollout = pool.Rollout("k", pool.Mode.NONE, (1,), (7, 2), 'says , "crc32": "', passed=True, solved=True)
+    rollout = pool.Rollout("k", Mode.NONE, (1,), (7, 2), 'says , "crc32": "', passed=True, solved=True)
     pool.write(runs / "a" / "pool.jsonl.gz", [rollout])
     (runs / "a" / "pairs.jsonl").write_text('{"prompt": 1}\n')
     (runs / "a" / "config.json").write_text("{}")

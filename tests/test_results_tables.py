@@ -71,6 +71,7 @@ ARM_SETTINGS = [
         ("basis", "random"), ("basis", "flipped"), ("pairs", 12), ("basis_from", "v.safetensors"),
         ("pairs_from", "pool.jsonl.gz"), ("detector_modes", ["sentinel", "run_tests"]), ("k", 2),
         ("relative_floor", 0.1), ("global_floor", 0.1), ("held_out", 0.5), ("refresh_every", 5), ("least_overlap", 0.5),
+        ("retained", 0.5),
     )),
     ("reward", "strict"),
 ]  # fmt: skip

@@ -65,8 +65,17 @@ def on_noise(trial: StepTrial) -> OnNoise:
         for run in (split, none)
     )
     spread = max(1.0, abs(1 - strength(trial.setting.rule))) * float(vanilla.square().mean().sqrt())
-    rounding = rounding_of(noisy, split.deployed, split.quarantine, none.deployed) * math.sqrt(max(SHAPES["wide"]))
+    rounding = rounding_of(noisy, split.deployed, split.quarantine, none.deployed) * of_the_mean(noisy)
     return OnNoise(kept=kept, vanilla=vanilla, luck=QUANTILE * spread / math.sqrt(len(kept)) + rounding)
+
+
+def of_the_mean(trial: StepTrial) -> float:
+    """How far the mean of V e over all axes may be, for entries of e up to 1.
+
+    Rows are orthonormal, so a sum over k axes is at most sqrt(k) |e| <= sqrt(k r) in each module (Cauchy and Schwarz).
+    """
+    shapes = [V.shape for V in trial.basis.values()]
+    return sum(math.sqrt(k * r) for k, r in shapes) / sum(k for k, _ in shapes)
 
 
 def response(trial: StepTrial) -> Tensor:
