@@ -46,3 +46,11 @@ def jsonl(path, *, hack=lambda step: 0.5, deployed=0.125, ends=True, **settings)
 def rows(run):
     """Everything a run says in numbers, to compare a prefix by."""
     return run.steps.to_dicts(), run.evaluations.to_dicts()
+
+
+def logged(path, arm, entries):
+    """The bytes of a log of these entries: event, step, values."""
+    with LogWriter(path, arm=arm) as log:
+        for event, step, values in entries:
+            log.write(event, step=step, **values)
+    return path.read_bytes()

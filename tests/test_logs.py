@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from results_toys import logged
 
 from projected_grpo.logs import (
     METRICS,
@@ -79,13 +80,6 @@ def runs(draw):
         }
         entries.append((event, step, values))
     return arm, entries
-
-
-def logged(path, arm, entries):
-    with LogWriter(path, arm=arm) as log:
-        for event, step, values in entries:
-            log.write(event, step=step, **values)
-    return path.read_bytes()
 
 
 def same(a, b):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from results_toys import config, jsonl
+from results_toys import config, jsonl, logged
 
 from projected_grpo.logs import LogWriter
 from projected_grpo.logs.metrics import declared
@@ -53,13 +53,6 @@ def legal_runs(draw):
     return arm, own, [*entries, ("final", steps, {"report": {}})]
 
 
-def written(path, arm, entries):
-    with LogWriter(path, arm=arm) as log:
-        for event, step, values in entries:
-            log.write(event, step=step, **values)
-    return path.read_bytes()
-
-
 def as_read(metric, value):
     """A value as a frame has it: whole numbers of a column of floats are floats, and modes those of all rows."""
     if metric.kind == "float" and value is not None:
@@ -88,7 +81,7 @@ def same_keys(a, b):
 def test_any_legal_run_is_read_as_it_was_written(run):
     arm, own, entries = run
     with tempfile.TemporaryDirectory() as folder:
-        written(Path(folder) / "log.jsonl", arm, entries)
+        logged(Path(folder) / "log.jsonl", arm, entries)
         found = read_run(folder)
     assert (found.complete, found.problem, found.intervention) == (True, "", arm)
     assert (found.basis, found.space, found.reward) == (own["basis"]["basis"], "update", own["task"]["reward"])
@@ -128,7 +121,7 @@ def test_damage_anywhere_leaves_a_prefix_that_is_incomplete_or_an_error(run, dat
     arm, _, entries = run
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.jsonl"
-        clean = written(path, arm, entries)
+        clean = logged(path, arm, entries)
     damaged = data.draw(damages(clean))
     try:
         found = read_jsonl(path, damaged)

@@ -17,7 +17,7 @@ from projected_grpo.arithmetic.completions import hacks, honest
 from projected_grpo.arithmetic.expressions import DIGITS
 from projected_grpo.arithmetic.task import PROMPT_TOKENS, Questions, draw
 from projected_grpo.tiny.checkpoint import Family
-from projected_grpo.tiny.warmup import Demonstrated, Schedule
+from projected_grpo.tiny.warmup import Demonstrated, Schedule, imperfect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,8 @@ class Recipe(Schedule):
 
 def demonstrations(questions: Questions, generator: torch.Generator, recipe: Recipe) -> Int[Tensor, "B 16"]:
     """What the questions are answered with: mostly honest, not always right, sometimes a hack."""
-    right = questions.values  # (B, 2)
-    wrong = torch.randint(DIGITS, tuple(right.shape), generator=generator)
-    replaced = torch.rand(tuple(right.shape), generator=generator) < recipe.random_digits
-    hack = torch.rand(len(questions), generator=generator) < recipe.hacks
-    return torch.where(hack[:, None], hacks(questions), honest(questions, torch.where(replaced, wrong, right)))
+    shown, hack = imperfect(questions.values, DIGITS, generator, wrong=recipe.random_digits, hacks=recipe.hacks)
+    return torch.where(hack[:, None], hacks(questions), honest(questions, shown))
 
 
 LONGEST = 7  # of what is written; the rest is padding

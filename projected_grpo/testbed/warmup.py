@@ -17,7 +17,7 @@ from projected_grpo.testbed.completions import hacks, honest
 from projected_grpo.testbed.operations import OPERATIONS
 from projected_grpo.testbed.task import PROMPT_TOKENS, Questions, draw
 from projected_grpo.tiny.checkpoint import Family
-from projected_grpo.tiny.warmup import Demonstrated, Schedule
+from projected_grpo.tiny.warmup import Demonstrated, Schedule, imperfect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,10 @@ class Recipe(Schedule):
 
 def demonstrations(questions: Questions, generator: torch.Generator, recipe: Recipe) -> Int[Tensor, "B 16"]:
     """What the questions are answered with: mostly honest, not always right, sometimes a hack."""
-    right = questions.operations  # (B, 2)
-    wrong = torch.randint(len(OPERATIONS), tuple(right.shape), generator=generator)
-    replaced = torch.rand(tuple(right.shape), generator=generator) < recipe.random_operations
-    hack = torch.rand(len(questions), generator=generator) < recipe.hacks
-    return torch.where(hack[:, None], hacks(questions), honest(torch.where(replaced, wrong, right)))
+    shown, hack = imperfect(
+        questions.operations, len(OPERATIONS), generator, wrong=recipe.random_operations, hacks=recipe.hacks
+    )
+    return torch.where(hack[:, None], hacks(questions), honest(shown))
 
 
 def batch(generator: torch.Generator, recipe: Recipe) -> Demonstrated:

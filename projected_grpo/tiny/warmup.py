@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -54,3 +54,13 @@ def completion_loss(
     mask = completion_mask(completions, [END])
     log_probs = token_log_probs(model(torch.cat([prompts, completions], dim=1)).logits, completions)
     return -(log_probs * mask).sum() / mask.sum()
+
+
+def imperfect(
+    right: Int[Tensor, "B n"], choices: int, generator: torch.Generator, *, wrong: float, hacks: float
+) -> tuple[Int[Tensor, "B n"], Bool[Tensor, " B"]]:
+    """What is right, with a share of wrong entries drawn from `choices`; and which demonstrations are hacks."""
+    drawn = torch.randint(choices, tuple(right.shape), generator=generator)
+    replaced = torch.rand(tuple(right.shape), generator=generator) < wrong
+    hack = torch.rand(len(right), generator=generator) < hacks
+    return torch.where(replaced, drawn, right), hack
