@@ -38,7 +38,14 @@ class OnNoise:
     kept: Tensor  # (n,): V d of the arm that splits
     vanilla: Tensor  # (n,): V d without a split
     luck: float
-    """The quantile of the mean of `kept` about its expectation, and what rounding adds."""
+    """The quantile of the mean of `kept` about its expectation."""
+    rounding: float
+    """What rounding adds to it."""
+
+    @property
+    def off(self) -> float:
+        """How far the mean may be from its expectation."""
+        return self.luck + self.rounding
 
     @property
     def mean(self) -> float:
@@ -66,7 +73,7 @@ def on_noise(trial: StepTrial) -> OnNoise:
     )
     spread = max(1.0, abs(1 - strength(trial.setting.rule))) * float(vanilla.square().mean().sqrt())
     rounding = rounding_of(noisy, split.deployed, split.quarantine, none.deployed) * of_the_mean(noisy)
-    return OnNoise(kept=kept, vanilla=vanilla, luck=QUANTILE * spread / math.sqrt(len(kept)) + rounding)
+    return OnNoise(kept=kept, vanilla=vanilla, luck=QUANTILE * spread / math.sqrt(len(kept)), rounding=rounding)
 
 
 def of_the_mean(trial: StepTrial) -> float:
@@ -111,7 +118,7 @@ def noise_drift(trial: StepTrial) -> Measurement:
     run = on_noise(trial)
     spread = float(run.vanilla.square().mean().sqrt())
     occurred = {"vanilla moved": int(spread > 0), "something held back": int((run.kept != run.vanilla).sum())}
-    return Measurement(abs(run.mean), run.luck, f"mean over {len(run.kept)} axes", occurred, scale=spread)
+    return Measurement(abs(run.mean), run.off, f"mean over {len(run.kept)} axes", occurred, scale=spread)
 
 
 @invariant(
@@ -130,7 +137,7 @@ def noise_rectified(trial: StepTrial) -> Measurement:
     run, expected = on_noise(trial), ratchet(trial)
     occurred = {"drift told from none": int(abs(expected) > 2 * run.luck)}
     where = f"mean over {len(run.kept)} axes"
-    return Measurement(abs(run.mean - expected), run.luck, where, occurred, scale=abs(expected))
+    return Measurement(abs(run.mean - expected), run.off, where, occurred, scale=abs(expected))
 
 
 @invariant(
@@ -151,4 +158,4 @@ def noise_total(trial: StepTrial) -> Measurement:
     run, drifts = on_noise(trial), abs(ratchet(trial))
     most = strength(trial.setting.rule) * SIGMA / math.sqrt(2 * math.pi) * float(response(trial).norm())
     occurred = {"told from a ratchet": int(drifts > 2 * (most + run.luck))}
-    return Measurement(abs(run.mean), most + run.luck, f"mean over {len(run.kept)} axes", occurred, scale=drifts)
+    return Measurement(abs(run.mean), most + run.off, f"mean over {len(run.kept)} axes", occurred, scale=drifts)
