@@ -6,10 +6,14 @@ Prompts are padded on the left, so that the last position is the last token of e
 
 transformers' own `generate` does the same with more than twice the overhead, which is most of the time with a tiny
 model, and draws from the global random state. Here every draw is from a generator that the caller owns.
+
+A group samples one prompt many times, and its completions end at different times. So equal prompts are read once, and
+rows that have ended leave the batch as soon as half of it has. Neither changes which number is drawn for which row.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,55 +49,128 @@ def sample(
         max_new_tokens: the longest completion.
         eos_ids: each of these ends a completion, which includes it.
         pad_id: what stands after an end; it may be one of eos_ids, since `completion_mask` goes by position.
-        generator: decides the draws, on its own device: a CPU generator serves a model on any device.
+        generator: decides the draws, one a row and position, on its own device.
         temperature: what logits are divided by; 0 takes the likeliest token and draws nothing.
 
     Raises:
         ShapeMismatchError: prompt and mask disagree, there is no prompt, or one is padded on the right or empty.
         SettingError: max_new_tokens < 1, or a temperature that is negative or not finite.
+        NonFiniteLogitsError: the model gives no probabilities.
     """
     _check(prompt_ids, attention_mask, max_new_tokens, temperature)
     ends = torch.tensor(list(eos_ids), device=prompt_ids.device, dtype=prompt_ids.dtype)
-    ended = torch.zeros(len(prompt_ids), dtype=torch.bool, device=prompt_ids.device)
-    mask = attention_mask.long()
-    inputs: dict[str, Any] = {
-        "input_ids": prompt_ids,
-        "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0),  # (B, P)
-        "past_key_values": None,
-    }
-    completions: list[Tensor] = []
+    completions = prompt_ids.new_full((len(prompt_ids), max_new_tokens), pad_id)
     with _evaluating(model):
-        while True:
-            # Only the last position is needed: all of them would be (B, P, vocab).
-            output = model(**inputs, attention_mask=mask, use_cache=True, logits_to_keep=1)
-            drawn = draw_tokens(output.logits[:, -1], generator, temperature).to(prompt_ids.dtype)  # (B,)
-            completions.append(torch.where(ended, pad_id, drawn))
-            ended = ended | torch.isin(drawn, ends)
-            if len(completions) == max_new_tokens or bool(ended.all()):
-                return torch.stack(completions, dim=1)
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            inputs = {
-                "input_ids": completions[-1][:, None],
-                "position_ids": inputs["position_ids"][:, -1:] + 1,
-                "past_key_values": output.past_key_values,
-            }
+        decoded = _Decoded.behind_prompts(model, prompt_ids, attention_mask.long())
+        for position in range(max_new_tokens):
+            luck = None if temperature == 0 else uniform(len(prompt_ids), generator, prompt_ids.device)[decoded.rows]
+            drawn = draw_tokens(decoded.logits, luck, temperature).to(prompt_ids.dtype)
+            tokens = torch.where(decoded.ended, pad_id, drawn)
+            completions[decoded.rows, position] = tokens
+            decoded.ended |= torch.isin(drawn, ends)
+            running = len(decoded.rows) - int(decoded.ended.sum())
+            if not running or position + 1 == max_new_tokens:
+                break
+            if 2 * running <= len(decoded.rows):
+                tokens = decoded.without_ended(tokens)
+            decoded.go_on(model, tokens)
+    return completions[:, : position + 1]
 
 
-def draw_tokens(logits: Float[Tensor, "B vocab"], generator: torch.Generator, temperature: float) -> Int[Tensor, " B"]:
-    """One token per row of logits, drawn on the generator's device and returned on that of the logits.
+@dataclass
+class _Decoded:
+    """The b rows of a batch that are decoded still."""
 
-    Raises NonFiniteLogitsError; on a GPU generator the device says so instead, later.
+    rows: Int[Tensor, " b"]  # where they stand in the batch
+    ended: Bool[Tensor, " b"]
+    mask: Int[Tensor, "b S"]  # 1 at tokens, of which there are S so far
+    positions: Int[Tensor, "b 1"]  # of the last one
+    cache: Any
+    logits: Float[Tensor, "b vocab"]  # behind the last one
+
+    @classmethod
+    def behind_prompts(cls, model: nn.Module, prompt_ids: Int[Tensor, "B P"], mask: Int[Tensor, "B P"]) -> "_Decoded":
+        """All rows, of which none has ended; a prompt that stands there several times is run once."""
+        each = torch.arange(len(prompt_ids), device=prompt_ids.device)
+        different, of = torch.unique(torch.cat([prompt_ids, mask], dim=1), dim=0, return_inverse=True)
+        if 2 * len(different) <= len(prompt_ids):
+            ids, own = different.chunk(2, dim=1)
+            once = cls._run(model, each[: len(ids)], ids, own)
+            if _can_select(once.cache):
+                once.select(of)
+                once.rows = each
+                return once
+        return cls._run(model, each, prompt_ids, mask)
+
+    @classmethod
+    def _run(cls, model: nn.Module, rows: Tensor, ids: Tensor, mask: Tensor) -> "_Decoded":
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        # Only the last position is needed: all of them would be (B, P, vocab).
+        output = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=None, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        return cls(rows, ended, mask, positions[:, -1:], output.past_key_values, output.logits[:, -1])
+
+    def select(self, at: Int[Tensor, " n"]) -> None:
+        """Goes on with these rows, in this order."""
+        self.rows, self.ended, self.logits = self.rows[at], self.ended[at], self.logits[at]
+        self.mask, self.positions = self.mask[at], self.positions[at]
+        self.cache.batch_select_indices(at)
+
+    def without_ended(self, tokens: Int[Tensor, " b"]) -> Int[Tensor, " n"]:
+        """Leaves the rows out that have ended, where the cache lets it; their tokens too."""
+        if not _can_select(self.cache):
+            return tokens
+        at = (~self.ended).nonzero().squeeze(1)
+        self.select(at)
+        return tokens[at]
+
+    def go_on(self, model: nn.Module, tokens: Int[Tensor, " b"]) -> None:
+        """Runs one more token a row."""
+        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
+        self.positions = self.positions + 1
+        output = model(
+            input_ids=tokens[:, None], attention_mask=self.mask, position_ids=self.positions,
+            past_key_values=self.cache, use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        self.cache, self.logits = output.past_key_values, output.logits[:, -1]
+
+
+def _can_select(cache: Any) -> bool:
+    """Whether rows of the batch can leave it; the state of some layers is of the whole batch."""
+    layers = getattr(cache, "layers", None) or []
+    return bool(layers) and all(hasattr(layer, "batch_select_indices") for layer in layers)
+
+
+def uniform(rows: int, generator: torch.Generator, device: torch.device) -> Float[Tensor, " B"]:
+    """A number from [0, 1) for each row, drawn on the generator's device, so that one of the CPU serves a model
+    anywhere."""
+    drawn = torch.rand(rows, dtype=torch.float64, device=generator.device, generator=generator)
+    return drawn.to(device)
+
+
+def draw_tokens(
+    logits: Float[Tensor, "B vocab"], luck: Float[Tensor, " B"] | None, temperature: float
+) -> Int[Tensor, " B"]:
+    """One token per row: the first whose cumulative probability exceeds the row's luck, from [0, 1).
+
+    Summed in float64, for the sum of a vocabulary's probabilities in float32 is off by more than rare tokens have.
+
+    Raises NonFiniteLogitsError where there are no probabilities.
     """
-    if temperature == 0:
+    if luck is None:
         return logits.argmax(dim=-1)
     probabilities = torch.softmax(logits.to(working_dtype(logits.dtype)) / temperature, dim=-1)
-    try:
-        drawn = torch.multinomial(probabilities.to(generator.device), 1, generator=generator)
-    except RuntimeError as error:
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
+    if not bool(cumulative[:, -1].isfinite().all()):
         raise NonFiniteLogitsError(
-            f"The model gives no probabilities to draw from ({error}); it has diverged, so lower the learning rate."
-        ) from error
-    return drawn.squeeze(1).to(logits.device)
+            "The model gives no probabilities to draw from, for its logits are not finite; it has diverged, so lower "
+            "the learning rate."
+        )
+    drawn = torch.searchsorted(cumulative, (luck * cumulative[:, -1])[:, None], right=True)
+    return drawn.squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
 def completion_mask(completions: Int[Tensor, "B T"], eos_ids: Sequence[int]) -> Bool[Tensor, "B T"]:

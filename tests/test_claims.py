@@ -250,6 +250,7 @@ def test_claims_are_sound_under_every_rule(space: str, clip: str, rule: SplitRul
         assert not kept["keeps_sum"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("base", [name for name in BASES if name != "late sign"])
 def test_claims_are_sound_for_every_base(base: str) -> None:
     settings = [*((*setting, LIMIT) for setting in SETTINGS), ("gradient", "before", None)]
@@ -265,7 +266,7 @@ def test_claims_are_sound_for_every_base(base: str) -> None:
         assert limit is not None or claims["covers_both"]
 
 
-@pytest.mark.parametrize("retained", [0.0, 0.5])
+@pytest.mark.parametrize("retained", [pytest.param(0.0, marks=pytest.mark.long), 0.5])
 @pytest.mark.parametrize("rule", [SplitRule(), *RULES], ids=str)
 @pytest.mark.parametrize("space", ["update", "displacement"])
 def test_claims_are_sound_for_erase_that_forgets(space: str, rule: SplitRule, retained: float) -> None:

@@ -262,7 +262,9 @@ def test_a_terminal_sees_what_comes_next_and_a_pipe_sees_nothing(theirs):
     assert "starting" in seen
 
 
-@pytest.mark.parametrize("subject", ["subject", "broken", "several"])
+@pytest.mark.parametrize(
+    "subject", ["broken", *(pytest.param(name, marks=pytest.mark.long) for name in ("subject", "several"))]
+)
 def test_the_same_seed_gives_the_same_bytes_in_every_process(theirs, subject):
     """Also where a hash decides the order of a set."""
     written = []

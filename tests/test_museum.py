@@ -51,15 +51,16 @@ def test_every_invariant_holds_for_the_correct_subject(dtype):
 def test_in_bfloat16_everything_is_measured_and_what_no_bound_can_judge_is_said_so():
     report = verify(replace(CORRECT, dtype=torch.bfloat16), tape=tape())
     assert report.ok
-    assert report.ran == report.total == len(all_invariants())
+    assert report.total == len(all_invariants())
     judged = [result for result in report.results if result.verdict is Verdict.HOLDS]
     others = [result for result in report.results if result.verdict is not Verdict.HOLDS]
     assert len(judged) > 30
     said = [{setting.reason.partition(":")[0] for setting in result.settings} for result in others]
-    assert all("not judged" in reasons for reasons in said)
+    assert all(reasons & {"not judged", "no case can be judged in this dtype"} for reasons in said)
+    assert report.ran > report.total - 5  # of the predictable gate, which turns on signs
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.long)], ids=str)
 @each_fault
 def test_a_fault_is_caught_by_its_invariant(fault, dtype):
     if dtype is not torch.float64 and fault.caught_by.startswith(WITHOUT_DTYPE):

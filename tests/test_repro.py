@@ -112,7 +112,11 @@ def test_the_same_script_passes_a_correct_function(fault, told):
     assert out.startswith(fault.caught_by)
 
 
-@pytest.mark.parametrize("fault", STANDALONE, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [*STANDALONE[:3], *(pytest.param(fault, marks=pytest.mark.long) for fault in STANDALONE[3:])],
+    ids=lambda fault: fault.name,
+)
 def test_a_script_stands_alone(fault, tmp_path):
     path = tmp_path / "shown.py"
     path.write_text(script(result_of(fault)))

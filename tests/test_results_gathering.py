@@ -118,7 +118,7 @@ def test_pools_and_other_json_lines_are_no_logs_and_no_errors(runs, capsys):
 
 DAMAGED = {
     "log.jsonl": b"{}\n", "empty.log": b"", "other.log": b"a log of something else\n",
-    "cut.jsonl.gz": gzip.compress(b"x" * 999)[:-9], "no.log.gz": b"\x1f\x8b" + b"no gzip",
+    "cut.jsonl.gz": gzip.compress(b"x" * 999, mtime=0)[:-9], "no.log.gz": b"\x1f\x8b" + b"no gzip",
 }  # fmt: skip
 
 

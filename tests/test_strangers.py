@@ -57,6 +57,7 @@ def test_somebody_who_only_has_a_loop_with_two_parameter_sets(small_tape):
     assert hidden.worst.reason.startswith("the subject does not show the gradients that its optimizers were fed")
 
 
+@pytest.mark.long
 def test_the_same_loop_with_adamw_does_not_keep_the_sum(small_tape):
     loop = partial(my_loop, make=partial(torch.optim.AdamW, lr=0.03))
     setting = StepSetting(optimizer="AdamW", reference=AdamW(lr=0.03))
@@ -112,6 +113,7 @@ def row_by_row(g, V):
     return kept, removed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("my_split", [fused, row_by_row])
 def test_a_product_that_is_accumulated_on_top_of_the_gradient_is_right_too(small_tape, my_split, dtype):

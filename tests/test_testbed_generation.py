@@ -29,7 +29,9 @@ def loop_without_cache(
     """What `sample` means, in the fewest words."""
     tokens = prompts
     for _ in range(new_tokens):
-        drawn = torch.multinomial(torch.softmax(model(tokens).logits[:, -1], dim=-1), 1, generator=draws)
+        cumulative = torch.softmax(model(tokens).logits[:, -1], dim=-1).cumsum(dim=-1)
+        luck = torch.rand(len(tokens), 1, dtype=torch.float64, generator=draws)
+        drawn = (cumulative <= luck * cumulative[:, -1:]).sum(dim=1, keepdim=True)
         over = torch.isin(tokens[:, prompts.shape[1] :], torch.tensor(ends)).any(dim=1, keepdim=True)
         tokens = torch.cat([tokens, torch.where(over, PAD, drawn)], dim=1)
         if torch.isin(tokens[:, prompts.shape[1] :], torch.tensor(ends)).any(dim=1).all():
@@ -61,6 +63,30 @@ def test_the_tokens_are_those_of_a_loop_without_a_cache(
     assert 0 < int(has_ended(found, ends).sum()) < 24
 
 
+@torch.no_grad()
+def test_equal_prompts_are_run_once_and_rows_that_have_ended_no_more(model: PreTrainedModel, prompts: Tensor) -> None:
+    """And the tokens are still those of the loop, which does neither."""
+    repeated = prompts[:3].repeat_interleave(8, dim=0)[torch.randperm(24, generator=seeded())]
+    ends = [END, *range(20, 30)]
+    expected = loop_without_cache(model, repeated, 12, ends, seeded(4))
+    rows: list[int] = []
+    seen = model.register_forward_pre_hook(
+        lambda _, __, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    found = sampled(model, repeated, eos_ids=ends, generator=seeded(4))
+    seen.remove()
+    assert torch.equal(found, expected)
+    assert rows[:2] == [3, 24]
+    assert rows[-1] <= 12
+    assert rows[1:] == sorted(rows[1:], reverse=True)
+
+
+def test_a_cache_whose_rows_cannot_be_told_apart_keeps_the_batch(prompts: Tensor) -> None:
+    model = Scripted([[8, END, 7], [9, END, 7], [8, 8, END]])
+    assert sampled(model, prompts[:1].repeat(3, 1)).tolist() == [[8, END, PAD], [9, END, PAD], [8, 8, END]]
+    assert model.batches == [1, 3, 3, 3]
+
+
 def test_padding_on_the_left_changes_nothing(model: PreTrainedModel, prompts: Tensor) -> None:
     """Whatever stands in the padding, and with prompts of several lengths in one batch."""
     padded = torch.cat([torch.randint(45, (24, 4), generator=seeded()), prompts], dim=1)
@@ -74,7 +100,7 @@ def test_it_stops_as_soon_as_all_have_ended(prompts: Tensor) -> None:
     model = Scripted([[END, 7, 7, 7], [8, END, 7, 7], [9, 9, END, 7]])
     found = sampled(model, prompts[:3], max_new_tokens=100)
     assert found.tolist() == [[END, PAD, PAD], [8, END, PAD], [9, 9, END]]
-    assert model.calls == 3
+    assert model.batches == [3, 3, 3]
 
 
 def test_an_end_that_is_also_the_padding_counts_once(prompts: Tensor) -> None:
@@ -181,10 +207,11 @@ class Scripted(nn.Module):
 
     def __init__(self, script: list[list[int]]) -> None:
         super().__init__()
-        self.script, self.calls = torch.tensor(script), 0
+        self.script, self.batches = torch.tensor(script), list[int]()
 
     def forward(self, input_ids: Tensor, **_: Any) -> SimpleNamespace:
         logits = torch.full((len(input_ids), 1, len(TOKENS)), -torch.inf)
-        logits.scatter_(2, self.script[:, self.calls, None, None], 0.0)
-        self.calls += 1
+        at = sum(batch == len(self.script) for batch in self.batches)
+        logits.scatter_(2, self.script[: len(input_ids), at, None, None], 0.0)
+        self.batches.append(len(input_ids))
         return SimpleNamespace(logits=logits, past_key_values=None)

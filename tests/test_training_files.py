@@ -164,8 +164,8 @@ def test_streams_of_different_purposes_steps_and_seeds_differ():
 def test_a_sampled_pool_teaches_and_gives_pairs(tmp_path):
     with Trainer.begin(toy(tmp_path / "run")) as run:
         run.run()
-        passed, solved = sample_pool(tmp_path / "run", tmp_path / "pool.gz", 400, "base", 0)
-        assert 400 > passed > solved > 0
+        passed, solved = sample_pool(tmp_path / "run", tmp_path / "pool.gz", 800, "base", 0)
+        assert 800 > passed > solved > 0
         pool = read(tmp_path / "pool.gz")
         pairs = pool.pairs(6, (), torch.Generator().manual_seed(0))
         assert len(pairs) == 6

@@ -80,6 +80,32 @@ def test_the_gradient_is_the_specifications_and_so_is_each_sources(policy_and_ta
     assert learned.kl > 0
 
 
+@pytest.mark.parametrize("taught", [True, False])
+def test_equal_completions_are_run_once_and_count_as_often_as_they_are_there(policy_and_task, mixed, taught):
+    """With a teacher row by row, without one in whole weights; unequal advantages of equal completions average out."""
+    policy, _ = policy_and_task
+    own = torch.arange(len(mixed)) if taught else (~mixed.teacher).nonzero().squeeze(1)
+    rows = torch.cat([own, own[:3], own[:3], own[4:5]])[torch.randperm(len(own) + 7, generator=torch.Generator())]
+    advantages = mixed.advantages[rows].clone()
+    at = (rows == own[0]).nonzero().squeeze(1)
+    advantages[at] += torch.tensor([0.5, -0.25, -0.25])
+    repeated = replace(
+        mixed, completions=mixed.completions[rows], teacher=mixed.teacher[rows], advantages=advantages, prompts=()
+    )
+    run = []
+    seen = policy.model.register_forward_pre_hook(lambda _, __, given: run.append(given["input_ids"]), with_kwargs=True)
+    learned = accumulate(policy, repeated, replace(TOY.grpo, micro_batch=5))
+    seen.remove()
+    total = {name: pair.deployed.grad for name, pair in policy.vectors.items()}
+    assert close(total, specified(policy, mixed, rows))
+    assert sum(map(len, run)) <= 2 * len(own), "with and without the vectors"
+    widths = [ids.shape[1] for ids in run]
+    assert widths == sorted(widths), "the shortest stand together"
+    once = accumulate(policy, replace(mixed, completions=mixed.completions[own], teacher=mixed.teacher[own],
+                                      advantages=mixed.advantages[own]), TOY.grpo)  # fmt: skip
+    assert learned.kl != once.kl, "a mean over tokens, each as often as it is there"
+
+
 def test_at_another_temperature_it_is_the_gradient_of_what_was_sampled(policy_and_task, mixed):
     policy, _ = policy_and_task
     accumulate(policy, mixed, replace(TOY.grpo, temperature=1.5))

@@ -48,8 +48,14 @@ def programmers(tmp_path_factory) -> dict[str, Path]:
     return made
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+@pytest.mark.parametrize(
+    ("architecture", "dtype"),
+    [
+        ("llama", "float32"), ("qwen3", "bfloat16"),
+        pytest.param("llama", "bfloat16", marks=pytest.mark.long),
+        pytest.param("qwen3", "float32", marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_a_model_of_text_learns_from_the_pairs_that_teach_it(programmers, architecture, dtype):
     config = toy(
         model={"model": str(programmers[architecture]), "dtype": dtype},

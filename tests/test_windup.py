@@ -55,7 +55,7 @@ def test_the_point_of_a_quadratic_runs_away_seven_times_as_far_as_the_model(spac
     assert along == [0.0] * STEPS
 
 
-@pytest.mark.parametrize("retained", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("retained", [0.5, *(pytest.param(share, marks=pytest.mark.long) for share in (0.0, 0.9))])
 @pytest.mark.parametrize("space", ["update", "displacement"])
 def test_a_share_below_one_bounds_it(space: str, retained: float) -> None:
     """What the point hides, D, goes to retained (D + lr h), so it never exceeds retained lr h / (1 - retained)."""

@@ -23,6 +23,7 @@ from projected_grpo.results.run import LoggedRun
 
 _TAIL = 22  # bytes of `, "crc32": "01234567"}`, which a line ends with
 _LINE = b', "line": '  # its number, the last of its values
+_NUMBERED = len(_LINE) + 20  # bytes in which that stands
 VERSIONS = tuple(range(1, SCHEMA + 1))
 _STEP = tuple(b'{"schema": %d, "event": "step", "step": ' % version for version in VERSIONS)
 
@@ -99,9 +100,10 @@ def _split(path: Path, lines: list[bytes]) -> _Read:
         body = line[:-_TAIL]
         if line[-_TAIL:] != b', "crc32": "%08x"}' % crc32(body):
             raise _DamageError(number, "its checksum does not fit its text, so it was cut off or changed")
-        own = body.rpartition(_LINE)
-        if own[1] and own[2] != b"%d" % number:
-            raise _DamageError(number, f"it was written as line {own[2].decode()}, so lines are missing or moved")
+        own = body.rfind(_LINE, -_NUMBERED)
+        if own >= 0 and body[own + len(_LINE) :] != b"%d" % number:
+            written = body[own + len(_LINE) :].decode()
+            raise _DamageError(number, f"it was written as line {written}, so lines are missing or moved")
         if body.startswith(_STEP):
             steps.append(line)
             numbers.append(number)

@@ -96,36 +96,49 @@ def _not_begun(path: Path, heading: Heading) -> LoggedRun:
 
 def _messages(data: bytes) -> Iterator[tuple[int, str]]:
     """Numbers of lines, and what follows the level I in them; a preset line is held until it is seen to be whole."""
+    text = data.decode("utf-8", errors="replace").removeprefix("\ufeff")
+    if "\x1b" in text:
+        text = _COLOUR.sub("", text)
+    message_of = _beside_bars if any(mark in text for mark in _BARS) else _behind_level
     preset: tuple[int, str] | None = None
-    for number, piece in _pieces(data):
-        message = _message(piece)
-        if preset is not None and message is None and goes_on(piece):
-            preset = preset[0], f"{preset[1]} {piece}"
-            continue
+    for number, piece in _pieces(text):
+        message = message_of(piece)
         if preset is not None:
+            if message is None and goes_on(piece):
+                preset = preset[0], f"{preset[1]} {piece}"
+                continue
             yield preset
-        preset = (number, message) if message is not None and message.startswith("preset=") else None
-        if preset is None and message is not None:
+            preset = None
+        if message is None:
+            continue
+        if message.startswith("preset="):
+            preset = number, message
+        else:
             yield number, message
     if preset is not None:
         yield preset
 
 
-def _pieces(data: bytes) -> Iterator[tuple[int, str]]:
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
     """What stood in one line of a terminal at a time; the last line counts only with its newline."""
-    text = data.decode("utf-8", errors="replace").removeprefix("\ufeff")
-    if "\x1b" in text:
-        text = _COLOUR.sub("", text)
     lines = text.split("\n")
     lines.pop()
+    if "\r" not in text:
+        yield from enumerate(lines, start=1)
+        return
     for number, line in enumerate(lines, start=1):
-        for piece in line.removesuffix("\r").split("\r") if "\r" in line else (line,):
+        for piece in line.removesuffix("\r").split("\r"):
             yield number, piece
 
 
-def _message(piece: str) -> str | None:
-    """What follows the level I, without progress bars before and behind it."""
-    message = piece[2:] if piece.startswith("I ") else None
+def _behind_level(piece: str) -> str | None:
+    """What follows the level I."""
+    return piece[2:] if piece.startswith("I ") else None
+
+
+def _beside_bars(piece: str) -> str | None:
+    """The same, without progress bars before and behind it."""
+    message = _behind_level(piece)
     if any(mark in piece for mark in _BARS):
         if message is None and (after := _AFTER_BAR.fullmatch(piece)):
             message = after[1]

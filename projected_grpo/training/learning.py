@@ -4,18 +4,22 @@ A step without a teacher has one source, so that no gradient of a single row is 
 they are not of a half type, it costs little more than the base model's.
 
 The losses of micro-batches add up to the step's, since the denominator is a constant of the run. A completion whose
-advantage is zero adds nothing but its KL term, so without one it is not run at all.
+advantage is zero adds nothing but its KL term, so without one it is not run at all. A policy that begins to hack says
+the same again and again: the loss of equal completions of one prompt is linear in their advantages, so they are run
+once, with the mean advantage and as often as they stand there as their weight. Shorter ones stand beside shorter ones,
+so that little padding is run.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from projected_grpo.adapter import row_gradients
 from projected_grpo.diagnostics import hackward_share
-from projected_grpo.grpo import completion_losses, loss_denominator
+from projected_grpo.grpo import completion_losses, k3, loss_denominator
 from projected_grpo.norms import global_norm
 from projected_grpo.split import GroupedSplit
 from projected_grpo.training.config import GRPOConfig
@@ -56,13 +60,13 @@ def accumulate(policy: Policy, rollouts: Rollouts, config: GRPOConfig) -> Learne
         for vector in pair:
             if vector is not None:
                 vector.grad = None
-    rows = torch.split(_that_matter(rollouts, config), config.micro_batch)
+    different = _different(rollouts, config)
     sources = (False, True) if rollouts.teacher.any() else ()  # a single one has all of the gradient
     sums = {source: {name: torch.zeros_like(pair.deployed) for name, pair in pairs.items()} for source in sources}
-    loss, kl, tokens = 0.0, 0.0, 0
+    loss, kl, tokens = 0.0, 0.0, 0.0
     policy.model.train(policy.recomputes)
-    for chunk in rows:
-        part = _one_pass(policy, rollouts, chunk, config, sums)
+    for at in range(0, len(different.rows), config.micro_batch):
+        part = _one_pass(policy, rollouts, different.slice(at, config.micro_batch), config, sums)
         loss, kl, tokens = loss + part[0], kl + part[1], tokens + part[2]
     policy.model.eval()
     for pair in pairs.values():
@@ -72,46 +76,70 @@ def accumulate(policy: Policy, rollouts: Rollouts, config: GRPOConfig) -> Learne
     return Learned(loss, kl / tokens if tokens else 0.0, sums.get(False, total), sums.get(True, {}))
 
 
-def _that_matter(rollouts: Rollouts, config: GRPOConfig) -> Tensor:
-    """Indices of the completions that can have a gradient, (n,)."""
-    if config.kl_beta:
-        return torch.arange(len(rollouts))
-    return rollouts.advantages.nonzero().squeeze(1)
+@dataclass(frozen=True)
+class _Different:
+    """n completions that stand for all that matter."""
+
+    rows: Int[Tensor, " n"]  # one of each, in the step's rollouts
+    weight: Float[Tensor, " n"]  # how often it stands there
+    advantage: Float[Tensor, " n"]  # the mean over all of these
+
+    def slice(self, at: int, size: int) -> "_Different":
+        """Some of them."""
+        part = slice(at, at + size)
+        return _Different(self.rows[part], self.weight[part], self.advantage[part])
+
+
+def _different(rollouts: Rollouts, config: GRPOConfig) -> _Different:
+    """The completions that can have a gradient, each once; the shortest first."""
+    batch = rollouts.completions
+    whole = torch.cat(
+        [batch.prompt_ids, batch.prompt_mask, batch.ids, batch.mask, rollouts.teacher[:, None].to(batch.ids.device)],
+        dim=1,
+    ).cpu()  # fmt: skip
+    keys, of = torch.unique(whole, dim=0, return_inverse=True)
+    weight = torch.zeros(len(keys)).index_add_(0, of, torch.ones(len(whole)))
+    advantage = torch.zeros(len(keys), dtype=torch.float64).index_add_(0, of, rollouts.advantages.double()) / weight
+    first = torch.full((len(keys),), len(whole)).scatter_reduce_(0, of, torch.arange(len(whole)), "amin")
+    order = torch.argsort(batch.mask.sum(dim=1).cpu()[first], stable=True)
+    if not config.kl_beta:
+        order = order[advantage[order] != 0]
+    return _Different(first[order], weight[order], advantage[order].to(rollouts.advantages.dtype))
 
 
 def _one_pass(
-    policy: Policy, rollouts: Rollouts, chunk: Tensor, config: GRPOConfig, sums: Mapping[bool, Gradient]
-) -> tuple[float, float, int]:
+    policy: Policy, rollouts: Rollouts, chunk: _Different, config: GRPOConfig, sums: Mapping[bool, Gradient]
+) -> tuple[float, float, float]:
     """Forward and backward of some completions: their loss, summed KL, and number of tokens."""
-    if not len(chunk):
-        return 0.0, 0.0, 0
-    here = chunk.to(policy.device)
-    batch = rollouts.completions[here]
+    batch = rollouts.completions[chunk.rows.to(policy.device)].trimmed()
+    weight = chunk.weight.to(policy.device)
     reference = policy.reference_log_probs(batch, temperature=config.temperature) if config.kl_beta else None
     with row_gradients(policy.model) if sums else policy.materialized() as rows:
         log_probs = policy.log_probs(batch, temperature=config.temperature)
         losses = completion_losses(
-            log_probs, rollouts.advantages[chunk].to(policy.device), batch.mask,
+            log_probs, chunk.advantage.to(policy.device), batch.mask,
             denominator=loss_denominator(
                 prompts_per_step=config.prompts, group=config.group, max_new_tokens=config.max_new_tokens
             ),
             reference_log_probs=reference, beta=config.kl_beta,
         )  # fmt: skip
-        total = losses.sum()
+        total = (weight * losses).sum()
         torch.autograd.backward(total)
         taken = rows.take() if rows is not None else {}
-    teacher = rollouts.teacher[chunk].to(policy.device)
+    teacher = rollouts.teacher[chunk.rows].to(policy.device)
     for source, sum_of in sums.items():
         for name, per_row in taken.items():
             sum_of[name] += per_row[teacher == source].sum(dim=0)
-    return float(total.detach()), _kl(log_probs, reference, batch.mask), int(batch.mask.sum())
+    tokens = weight[:, None] * batch.mask
+    return float(total.detach()), _kl(log_probs, reference, tokens), float(tokens.sum())
 
 
-def _kl(log_probs: Tensor, reference: Tensor | None, mask: Tensor) -> float:
+def _kl(log_probs: Float[Tensor, "n T"], reference: Float[Tensor, "n T"] | None, tokens: Float[Tensor, "n T"]) -> float:
+    """Of all tokens, each as often as it stands there."""
     if reference is None:
         return 0.0
-    d = (reference - log_probs.detach())[mask]
-    return float((torch.expm1(d) - d).sum())
+    counted = tokens > 0
+    return float((k3(log_probs.detach()[counted], reference[counted]) * tokens[counted]).sum())
 
 
 def mean_nll(policy: Policy, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:

@@ -53,6 +53,12 @@ class Completions:
         """The tokens of each completion, its end included."""
         return [ids[own].tolist() for ids, own in zip(self.ids, self.mask, strict=True)]
 
+    def trimmed(self) -> "Completions":
+        """Without columns in which no row has a token."""
+        P = int(self.prompt_mask.sum(dim=1).max())
+        T = max(int(self.mask.sum(dim=1).max()), 1)
+        return Completions(self.prompt_ids[:, -P:], self.prompt_mask[:, -P:], self.ids[:, :T], self.mask[:, :T])
+
     def __getitem__(self, rows: Tensor) -> "Completions":
         return Completions(self.prompt_ids[rows], self.prompt_mask[rows], self.ids[rows], self.mask[rows])
 
