@@ -52,7 +52,8 @@ def test_every_cell_has_a_configuration_and_a_folder_of_its_own(name):
 def test_the_arms_that_the_question_needs_are_there():
     arms = EXPERIMENTS["arms"].by_name
     assert {"vanilla", "erase", "route", "posthoc", "strict reward"} <= arms.keys()
-    assert {f"route, {kind} V" for kind in ("random", "flipped", "shuffled", "clean")} <= arms.keys()
+    assert {f"posthoc, {kind} V" for kind in ("random", "flipped", "shuffled", "clean")} <= arms.keys()
+    assert {"route, random V", "erase, random V", "erase, flipped V"} <= arms.keys()
     assert all(arm.against for arm in arms.values() if arm.name.split(",")[0] in ("erase", "route"))
 
 
@@ -145,7 +146,7 @@ def outcome(arm, seed, hack, solve=0.4, form=0.95, off=None, tripped=None, steps
         "off_axes": {**rates, "hack": hack if off is None else off},
     }
     cell = Cell(arm=arm, warmup=0, seed=seed)
-    return Outcome(cell=cell, steps=steps, rates=views, tripped=tripped or {})
+    return Outcome(cell=cell, steps=steps, rates=views, tripped=tripped or {}, windup=None)
 
 
 def summary(route, posthoc=(0.10, 0.12, 0.11)):

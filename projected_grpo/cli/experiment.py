@@ -24,12 +24,13 @@ def experiment(
     seeds: tuple[int, ...] | None = None,
     warmups: tuple[int, ...] | None = None,
     steps: int | None = None,
+    device: str = "cpu",
 ) -> int:
     """Run an experiment: every arm and control, over seeds and warm-ups, in parallel; what is there is not redone.
 
     arms, arithmetic: vanilla, erase, route, the post-hoc projection and their controls, on two kinds of task. spaces:
-    every space and gate, and what holds when training is pushed. weak: V knows two of four modes. refresh, k:
-    extracting again, and how many axes.
+    every space and gate, and what holds when training is pushed. weak: V knows two of four modes. refresh, k, windup:
+    extracting again, how many axes, and what becomes of what erase drops.
     Writes FOLDER/NAME.md, .csv, .json and .svg, and the runs below FOLDER/NAME.
 
     Args:
@@ -38,6 +39,7 @@ def experiment(
         workers: runs at a time, each on one thread.
         seeds: of the runs, instead of the experiment's own.
         warmups: seeds of the models that training begins with; 0 is shipped, others take 15 seconds to make, once.
+        device: where the models are; workers share it.
         steps: of each run, to try the machinery out: such a run has not learned what the questions are about.
     """
     from projected_grpo.experiment import EXPERIMENTS, Cell, carry_out, figure, rendering, summary_of
@@ -55,6 +57,7 @@ def experiment(
         if steps < 1:
             raise UsageError(f"--steps is {steps}; it must be at least 1.")
         asked = asked.shortened(steps)
+    asked = asked.on(device)
     began = time.perf_counter()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -35,19 +35,18 @@ CONTROLS = ("random", "flipped", "shuffled", "clean")
 
 
 def _arms() -> tuple[Arm, ...]:
-    controls = [
-        (_posthoc(f"posthoc, {kind} V", {"basis": kind}), Arm(
-            name=f"route, {kind} V", changes=_changes("route", {"basis": kind}), against=f"posthoc, {kind} V",
-        ))
-        for kind in CONTROLS
-    ]  # fmt: skip
+    """Routing with every kind of V would be as many rows: in displacement space it ends where the post-hoc projection
+    along that V does, as the rows of the hack's and of a random V show."""
+    random, flipped = {"basis": "random"}, {"basis": "flipped"}
     return (
         VANILLA,
         _posthoc("posthoc", control="posthoc, random V"),
-        Arm(name="erase", changes=_changes("erase"), against="posthoc", control="erase, random V"),
-        Arm(name="erase, random V", changes=_changes("erase", {"basis": "random"}), against="posthoc, random V"),
         Arm(name="route", changes=_changes("route"), against="posthoc", control="route, random V"),
-        *(arm for pair in controls for arm in pair),
+        Arm(name="erase", changes=_changes("erase"), against="posthoc", control="erase, random V"),
+        *(_posthoc(f"posthoc, {kind} V", {"basis": kind}) for kind in CONTROLS),
+        Arm(name="route, random V", changes=_changes("route", random), against="posthoc, random V"),
+        Arm(name="erase, random V", changes=_changes("erase", random), against="posthoc, random V"),
+        Arm(name="erase, flipped V", changes=_changes("erase", flipped), against="posthoc, flipped V"),
         Arm(name="strict reward", changes={**_changes("none"), "task": {"reward": "strict"}}, against="posthoc"),
     )
 
@@ -131,6 +130,20 @@ def _k() -> tuple[Arm, ...]:
     )
 
 
+def _windup() -> tuple[Arm, ...]:
+    """What erase drops and its optimizer keeps, on the normal schedule and pushed, and how much of it may stay."""
+    hard = {"steps": HARD_STEPS, "lr": HARD[""], "schedule": "constant"}
+    arms = [VANILLA, _posthoc("posthoc")]
+    for space in ("update", "displacement"):
+        for retained in (1.0, 0.9, 0.5, 0.0):
+            changes = _changes("erase", space=space, retained=retained)
+            arms.append(Arm(name=f"erase, {space}, {retained:g} retained", changes=changes, against="posthoc"))
+        for retained in (1.0, 0.0):
+            changes = _changes("erase", space=space, retained=retained)
+            arms.append(Arm(name=f"erase, {space}, {retained:g} retained, hard", changes={**changes, "grpo": hard}))
+    return tuple(arms)
+
+
 EXPERIMENTS: dict[str, Experiment] = {
     each.name: each
     for each in (
@@ -152,6 +165,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         Experiment(
             name="refresh", question="Does it help to extract V again on the way?", base=TINY, arms=_refresh(),
+        ),
+        Experiment(
+            name="windup", question="What erase drops and its optimizer keeps: does forgetting it help?", base=TINY,
+            arms=_windup(),
         ),
         Experiment(name="k", question="How many axes?", base=TINY, arms=_k()),
     )

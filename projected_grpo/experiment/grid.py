@@ -83,6 +83,10 @@ class Experiment:
                 config = replace(config, **{section: replace(getattr(config, section), **changes)})
         return replace(config, run=replace(config.run, seed=cell.seed))
 
+    def on(self, device: str) -> "Experiment":
+        """The same on another device."""
+        return replace(self, base=replace(self.base, model=replace(self.base.model, device=device)))
+
     def shortened(self, steps: int) -> "Experiment":
         """The same with runs of so few steps, whatever its arms say."""
         changes = [
@@ -92,11 +96,18 @@ class Experiment:
         return replace(self, arms=tuple(changes))
 
     def digest(self) -> str:
-        """Of everything that decides what is run and compared; what was made with another is not current."""
+        """Of everything that decides what is run and compared; what was made with another is not current.
+
+        The device is no part of it: the same numbers are drawn for another, and results differ by rounding.
+        """
+        everywhere = self.on("cpu")
         plain = {
             "warmups": self.warmups, "seeds": self.seeds,
             "arms": [
-                [arm.name, arm.of, arm.against, arm.control, as_plain(self.config(Cell(arm=arm, warmup=0, seed=0)))]
+                [
+                    arm.name, arm.of, arm.against, arm.control,
+                    as_plain(everywhere.config(Cell(arm=arm, warmup=0, seed=0))),
+                ]
                 for arm in self.arms
             ],
         }  # fmt: skip

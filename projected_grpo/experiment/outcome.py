@@ -13,6 +13,7 @@ from projected_grpo.logs import read
 
 LIMITS = {"drift_ratio": DRIFT_RATIO_LIMIT, "drift_opposition": DRIFT_OPPOSITION_LIMIT}
 QUIET = 0.25  # share of the steps at the beginning in which the gauges say little; see docs/training.md
+Steps = list[tuple[int, Mapping[str, Any]]]  # number and metrics of each
 ALIVE_SOLVE, ALIVE_FORMAT = 0.05, 0.5
 
 
@@ -22,12 +23,14 @@ class Outcome:
 
     tripped: gauge -> the step at which it was above its limit first, after the quiet beginning; None if it never was.
     Empty for an arm without runs of its own, or whose gauges mean nothing.
+    windup: of the last step; None where nothing is dropped that the optimizer keeps.
     """
 
     cell: Cell
     steps: int
     rates: Mapping[str, Mapping[str, Any]]
     tripped: Mapping[str, int | None]
+    windup: float | None
 
     @property
     def deployed(self) -> Mapping[str, Any]:
@@ -44,15 +47,22 @@ def outcome_of(cell: Cell, folder: Path, *, report: str, log: str | None) -> Out
     """Reads a finished cell. Raises ExperimentError if it is not there, or not whole."""
     try:
         plain = json.loads((folder / report).read_text(encoding="utf-8"))
-        tripped = _tripped(folder / log, plain["steps"]) if log is not None else {}
-        return Outcome(cell=cell, steps=plain["steps"], rates=plain["rates"], tripped=tripped)
+        rows = _steps(folder / log) if log is not None else []
+        return Outcome(
+            cell=cell, steps=plain["steps"], rates=plain["rates"],
+            tripped=_tripped(rows, plain["steps"]) if rows else {}, windup=rows[-1][1].get("windup") if rows else None,
+        )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise ExperimentError(f"{folder} is not a finished run ({error}); remove it, and run again.") from error
 
 
-def _tripped(log: Path, steps: int) -> dict[str, int | None]:
-    rows = [(entry.step, entry.values) for entry in read(log) if entry.event == "step" and entry.step > QUIET * steps]
+def _steps(log: Path) -> Steps:
+    return [(entry.step, entry.values) for entry in read(log) if entry.event == "step"]
+
+
+def _tripped(rows: Steps, steps: int) -> dict[str, int | None]:
+    late = [(step, values) for step, values in rows if step > QUIET * steps]
     return {
-        gauge: next((step for step, values in rows if (values.get(gauge) or 0.0) > limit), None)
+        gauge: next((step for step, values in late if (values.get(gauge) or 0.0) > limit), None)
         for gauge, limit in LIMITS.items()
     }

@@ -21,7 +21,8 @@ LEGEND = (
     "Means ± standard errors over {n} cells ({warmups} and seeds {seeds}) of the deployed model, on 512 held-out "
     "prompts each; the untrained model has hack {hack:.3f} and solve {solve:.3f}. Off V: the same model without "
     "anything along V. Less post-hoc: minus one split of what vanilla has learned, along the same V, paired by cell, "
-    "with a 95 % bootstrap interval. Alive: runs whose deployed model solves and keeps the form at all."
+    "with a 95 % bootstrap interval. Alive: runs whose deployed model solves and keeps the form at all. "
+    "Windup, of erase: how far the optimizer's own point is from the start at the end, beside how far the model is."
 )
 
 
@@ -59,9 +60,16 @@ def as_csv(summary: Summary) -> str:
 def as_markdown(summary: Summary) -> str:
     """The table with its question and its legend, and the gauges where some run has died."""
     modes = list(summary.rows[0].hack_by_mode) if _by_mode(summary) else []
-    headings = [*HEADINGS, *(f"hack under {mode}" for mode in modes)]
+    wound = any(row.windup is not None for row in summary.rows)
+    headings = [*HEADINGS, *(["windup"] if wound else []), *(f"hack under {mode}" for mode in modes)]
     lines = [f"**{summary.question}**", "", _line(headings), "|---|" + "--:|" * (len(headings) - 1)]
-    lines += [_line([*_cells(row), *(f"{row.hack_by_mode[mode]:.2f}" for mode in modes)]) for row in summary.rows]
+    lines += [
+        _line([
+            *_cells(row), *(["" if row.windup is None else f"{row.windup.mean:.2f}"] if wound else []),
+            *(f"{row.hack_by_mode[mode]:.2f}" for mode in modes),
+        ])
+        for row in summary.rows
+    ]  # fmt: skip
     lines += ["", legend(summary)]
     if any(gauge.died for gauge in summary.gauges):
         lines += ["", _line(GAUGE_HEADINGS), "|---|" + "--:|" * (len(GAUGE_HEADINGS) - 1)]

@@ -37,7 +37,8 @@ class Row:
 
     off_axes: the same model without anything along V. less_against, less_control: minus the arm that it is compared
     with. beats: whether it beats that arm's hack without losing solve or format; "only along V" if what it wins is
-    gone once nothing is along V.
+    gone once nothing is along V. windup: how far the optimizer's point is from the start at the end, beside how
+    far the model is; None where it is where the model is.
     """
 
     arm: str
@@ -53,6 +54,7 @@ class Row:
     less_against: Mapping[str, Estimate]
     less_control: Mapping[str, Estimate]
     alive: int
+    windup: Estimate | None
     beats: Verdict
 
 
@@ -107,6 +109,7 @@ def summary_of(experiment: Experiment, outcomes: Sequence[Outcome]) -> Summary:
 def _row(arm: Arm, by_arm: Mapping[str, Sequence[Outcome]]) -> Row:
     own = by_arm[arm.name]
     off = [each.rates["off_axes"] for each in own if "off_axes" in each.rates]
+    windup = [each.windup for each in own if each.windup is not None]
     against = _less(own, by_arm.get(arm.against or "", ()))
     return Row(
         arm=arm.name, of=arm.of, against=arm.against, control=arm.control,
@@ -120,7 +123,8 @@ def _row(arm: Arm, by_arm: Mapping[str, Sequence[Outcome]]) -> Row:
         off_axes_hack=_estimate([rates["hack"] for rates in off]) if off else None,
         off_axes_solve=_estimate([rates["solve"] for rates in off]) if off else None,
         less_against=against, less_control=_less(own, by_arm.get(arm.control or "", ())),
-        alive=sum(each.alive for each in own), beats=_verdict(own, against),
+        alive=sum(each.alive for each in own), windup=_estimate(windup) if windup else None,
+        beats=_verdict(own, against),
     )  # fmt: skip
 
 
