@@ -146,7 +146,7 @@ def outcome(arm, seed, hack, solve=0.4, form=0.95, off=None, tripped=None, steps
         "off_axes": {**rates, "hack": hack if off is None else off},
     }
     cell = Cell(arm=arm, warmup=0, seed=seed)
-    return Outcome(cell=cell, steps=steps, rates=views, tripped=tripped or {}, windup=None)
+    return Outcome(cell=cell, steps=steps, rates=views, tripped=tripped or {}, windup=None, made_with={"torch": "2"})
 
 
 def summary(route, posthoc=(0.10, 0.12, 0.11)):

@@ -1,7 +1,7 @@
 """What came of a cell, as its folder says: rates by view, and when the drift gauges said that it goes wrong."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from projected_grpo.logs import read
 
 LIMITS = {"drift_ratio": DRIFT_RATIO_LIMIT, "drift_opposition": DRIFT_OPPOSITION_LIMIT}
 QUIET = 0.25  # share of the steps at the beginning in which the gauges say little; see docs/training.md
-Steps = list[tuple[int, Mapping[str, Any]]]  # number and metrics of each
+Steps = Sequence[tuple[int, Mapping[str, Any]]]  # number and metrics of each
 ALIVE_SOLVE, ALIVE_FORMAT = 0.05, 0.5
 
 
@@ -24,6 +24,7 @@ class Outcome:
     tripped: gauge -> the step at which it was above its limit first, after the quiet beginning; None if it never was.
     Empty for an arm without runs of its own, or whose gauges mean nothing.
     windup: of the last step; None where nothing is dropped that the optimizer keeps.
+    made_with: versions and device; empty for an arm without runs of its own.
     """
 
     cell: Cell
@@ -31,6 +32,7 @@ class Outcome:
     rates: Mapping[str, Mapping[str, Any]]
     tripped: Mapping[str, int | None]
     windup: float | None
+    made_with: Mapping[str, str]
 
     @property
     def deployed(self) -> Mapping[str, Any]:
@@ -47,17 +49,19 @@ def outcome_of(cell: Cell, folder: Path, *, report: str, log: str | None) -> Out
     """Reads a finished cell. Raises ExperimentError if it is not there, or not whole."""
     try:
         plain = json.loads((folder / report).read_text(encoding="utf-8"))
-        rows = _steps(folder / log) if log is not None else []
+        entries = read(folder / log) if log is not None else []
+        rows = [(entry.step, entry.values) for entry in entries if entry.event == "step"]
         return Outcome(
             cell=cell, steps=plain["steps"], rates=plain["rates"],
             tripped=_tripped(rows, plain["steps"]) if rows else {}, windup=rows[-1][1].get("windup") if rows else None,
+            made_with=_made_with(entries[0].values) if entries else {},
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise ExperimentError(f"{folder} is not a finished run ({error}); remove it, and run again.") from error
 
 
-def _steps(log: Path) -> Steps:
-    return [(entry.step, entry.values) for entry in read(log) if entry.event == "step"]
+def _made_with(run: Mapping[str, Any]) -> dict[str, str]:
+    return {**run["versions"], "device": run["config"]["model"]["device"]}
 
 
 def _tripped(rows: Steps, steps: int) -> dict[str, int | None]:

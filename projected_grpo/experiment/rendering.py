@@ -74,7 +74,7 @@ def as_markdown(summary: Summary) -> str:
     if any(gauge.died for gauge in summary.gauges):
         lines += ["", _line(GAUGE_HEADINGS), "|---|" + "--:|" * (len(GAUGE_HEADINGS) - 1)]
         lines += [_line(_gauge_cells(gauge)) for gauge in summary.gauges]
-    made = ", ".join(f"{name} {version}" for name, version in summary.versions.items())
+    made = ", ".join(f"{name} {version}" for name, version in summary.made_with.items())
     lines += ["", f"`projected-grpo experiment {summary.name}`, configuration {summary.digest}; {made}."]
     return "\n".join(lines) + "\n"
 

@@ -66,13 +66,13 @@ def _placed(experiment: Experiment, cell: Cell, place: Path) -> TrainConfig:
 
 
 def _check(folder: Path, config: TrainConfig) -> None:
-    """Refuses a folder that was made with another configuration; its place may have moved."""
+    """Refuses a folder that was made with another configuration; its place and its device may be others."""
     file = folder / CONFIG
     if not file.is_file():
         return
     there, due = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(as_plain(config)))
     for plain in (there, due):
-        plain["run"]["out"] = plain["model"]["model"] = None
+        plain["run"]["out"] = plain["model"]["model"] = plain["model"]["device"] = None
     if there != due:
         raise ExperimentError(
             f"{folder} holds a run of another configuration; name another folder by --out, or remove that one."

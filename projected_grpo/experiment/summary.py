@@ -83,7 +83,7 @@ class Summary:
     base: Mapping[str, float]
     rows: tuple[Row, ...]
     gauges: tuple[Gauge, ...]
-    versions: Mapping[str, str]
+    made_with: Mapping[str, str]
 
     def row(self, arm: str) -> Row:
         """Of one arm."""
@@ -92,8 +92,6 @@ class Summary:
 
 def summary_of(experiment: Experiment, outcomes: Sequence[Outcome]) -> Summary:
     """The table of the outcomes of all cells."""
-    from projected_grpo.training.records import versions  # on demand: it brings transformers along
-
     by_arm: dict[str, list[Outcome]] = {arm.name: [] for arm in experiment.arms}
     for each in outcomes:
         by_arm[each.cell.arm.name].append(each)
@@ -102,8 +100,17 @@ def summary_of(experiment: Experiment, outcomes: Sequence[Outcome]) -> Summary:
         warmups=experiment.warmups, seeds=experiment.seeds,
         base={what: statistics.fmean(each.rates["base"][what] for each in outcomes) for what in ("hack", "solve")},
         rows=tuple(_row(arm, by_arm) for arm in experiment.arms),
-        gauges=tuple(_gauge(name, experiment, outcomes) for name in LIMITS), versions=versions(),
+        gauges=tuple(_gauge(name, experiment, outcomes) for name in LIMITS), made_with=_made_with(outcomes),
     )  # fmt: skip
+
+
+def _made_with(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Versions and devices of all runs, each that there was."""
+    names = dict.fromkeys(name for each in outcomes for name in each.made_with)
+    return {
+        name: " and ".join(sorted({each.made_with[name] for each in outcomes if name in each.made_with}))
+        for name in names
+    }
 
 
 def _row(arm: Arm, by_arm: Mapping[str, Sequence[Outcome]]) -> Row:
