@@ -123,11 +123,20 @@ def _source(experiment: Experiment, cell: Cell) -> Cell | None:
 
 
 def _alone() -> None:
-    """A process that leaves Ctrl-C to its parent, and shows nothing."""
+    """A process that leaves Ctrl-C to its parent, does not outlive it, and shows nothing."""
     import signal
+    import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a process of the pool has one"
+    parent.join()
+    os._exit(1)
 
 
 def _made(config: TrainConfig, run: Path | None) -> None:
