@@ -201,6 +201,21 @@ def test_gauges_are_counted_over_runs_that_can_drift():
     assert summary(route).row("route").alive == 1
 
 
+def test_a_model_that_hacks_is_alive_and_one_without_form_is_not():
+    assert outcome(ROUTE, 0, 0.8, solve=0.0).alive
+    assert not outcome(ROUTE, 0, 0.8, solve=0.0, form=0.3).alive
+
+
+def test_what_varies_in_two_ways_gets_a_small_table():
+    table = {"normal": {"gradient": "route"}}
+    made = [outcome(ROUTE, seed, 0.04, solve=0.0 if seed else 0.4, form=0.9) for seed in range(3)]
+    shown = rendering.as_markdown(replace(summary(made), table=table))
+    assert "|  | normal |" in shown
+    assert "| gradient | 0.040 ± 0.000 / 0.133 ± 0.133, dead in 2 of 3 |" in shown
+    with pytest.raises(ValueError, match="the table speaks of nothing, which is no arm"):
+        replace(SMALL, table={"normal": {"gradient": "nothing"}})
+
+
 def test_a_summary_is_read_back_and_drawn_to_the_same_bytes(tmp_path):
     made = [outcome(ROUTE, seed, 0.04) for seed in range(3)]
     own = summary(made)

@@ -29,8 +29,8 @@ def experiment(
     """Run an experiment: every arm and control, over seeds and warm-ups, in parallel; what is there is not redone.
 
     arms, arithmetic: vanilla, erase, route, the post-hoc projection and their controls, on two kinds of task. spaces:
-    every space and gate, and what holds when training is pushed. weak: V knows two of four modes. refresh, k, windup:
-    extracting again, how many axes, and what becomes of what erase drops.
+    every space and gate, and what holds when training is pushed; confirm: the best of them on other seeds. weak: V
+    knows two of four modes. refresh, k, windup: extracting again, how many axes, and what becomes of what erase drops.
     Writes FOLDER/NAME.md, .csv, .json and .svg, and the runs below FOLDER/NAME.
 
     Args:

@@ -88,6 +88,35 @@ def _spaces() -> tuple[Arm, ...]:
     return tuple(arms)
 
 
+def _by_rule() -> dict[str, dict[str, str]]:
+    """Hack and solve of every rule under every kind of pressure."""
+    columns = {
+        "route": "route, {}", "route, hard": "route, {}, hard",
+        "route, twice the rate": "route, {}, hard, twice the rate",
+        "route, random V": "route, {}, random V", "erase": "erase, {}", "erase, random V": "erase, {}, random V",
+    }  # fmt: skip
+    rules = [f"{space} {gate}" for space, gate in RULES]
+    return {heading: {rule: name.format(rule) for rule in rules} for heading, name in columns.items()}
+
+
+def _confirm() -> tuple[Arm, ...]:
+    """What seemed to beat the post-hoc projection in `spaces`, on seeds that nothing was chosen by."""
+    arms = [
+        VANILLA,
+        _posthoc("posthoc", control="posthoc, random V"),
+        _posthoc("posthoc, random V", {"basis": "random"}),
+    ]
+    for space, gate in (("gradient", "no_gate"), ("gradient", "predictable"), ("update", "one_sided")):
+        name = f"route, {space} {gate}"
+        rule: dict[str, Any] = {"space": space, "gate": gate}
+        arms += [
+            Arm(name=name, changes=_changes("route", **rule), against="posthoc", control=f"{name}, random V"),
+            Arm(name=f"{name}, random V", changes=_changes("route", {"basis": "random"}, **rule),
+                against="posthoc, random V"),
+        ]  # fmt: skip
+    return tuple(arms)
+
+
 WEAK = (Mode.RUN_TESTS, Mode.SENTINEL)
 
 
@@ -157,7 +186,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         Experiment(
             name="spaces", question="Which space and which gate, and what holds when training is pushed?",
-            base=TINY, arms=_spaces(),
+            base=TINY, arms=_spaces(), table=_by_rule(),
+        ),
+        Experiment(
+            name="confirm", question="Is what beat the post-hoc projection in spaces there on other seeds too?",
+            base=TINY, arms=_confirm(), seeds=(3, 4, 5), warmups=WARM_UPS,
         ),
         Experiment(
             name="weak", question="V knows two of four modes; what becomes of the other two?", base=TINY,

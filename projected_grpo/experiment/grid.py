@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -44,7 +44,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A question, and the runs that answer it."""
+    """A question, and the runs that answer it.
+
+    table: heading of a column -> heading of a row -> arm, for a second, smaller table of what varies in two ways.
+    """
 
     name: str
     question: str
@@ -52,6 +55,7 @@ class Experiment:
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
     warmups: tuple[int, ...] = (0,)
+    table: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -59,6 +63,9 @@ class Experiment:
             for other in (arm.of, arm.against, arm.control):
                 if other is not None and other not in names:
                     raise ValueError(f"{self.name}: {arm.name} speaks of {other}, which is no arm.")
+        for column in self.table.values():
+            if strange := set(column.values()) - set(names):
+                raise ValueError(f"{self.name}: the table speaks of {', '.join(sorted(strange))}, which is no arm.")
 
     @cached_property
     def by_name(self) -> dict[str, Arm]:

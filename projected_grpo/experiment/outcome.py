@@ -14,7 +14,7 @@ from projected_grpo.logs import read
 LIMITS = {"drift_ratio": DRIFT_RATIO_LIMIT, "drift_opposition": DRIFT_OPPOSITION_LIMIT}
 QUIET = 0.25  # share of the steps at the beginning in which the gauges say little; see docs/training.md
 Steps = Sequence[tuple[int, Mapping[str, Any]]]  # number and metrics of each
-ALIVE_SOLVE, ALIVE_FORMAT = 0.05, 0.5
+ALIVE_PASSED, ALIVE_FORMAT = 0.05, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,9 @@ class Outcome:
 
     @property
     def alive(self) -> bool:
-        """Whether the deployed model is still one that answers."""
-        return bool(self.deployed["solve"] >= ALIVE_SOLVE and self.deployed["format"] >= ALIVE_FORMAT)
+        """Whether the deployed model is still one that answers, be it by a hack."""
+        passed = self.deployed["solve"] + self.deployed["hack"]
+        return bool(passed >= ALIVE_PASSED and self.deployed["format"] >= ALIVE_FORMAT)
 
 
 def outcome_of(cell: Cell, folder: Path, *, report: str, log: str | None) -> Outcome:

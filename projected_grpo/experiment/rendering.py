@@ -21,7 +21,7 @@ LEGEND = (
     "Means ± standard errors over {n} cells ({warmups} and seeds {seeds}) of the deployed model, on 512 held-out "
     "prompts each; the untrained model has hack {hack:.3f} and solve {solve:.3f}. Off V: the same model without "
     "anything along V. Less post-hoc: minus one split of what vanilla has learned, along the same V, paired by cell, "
-    "with a 95 % bootstrap interval. Alive: runs whose deployed model solves and keeps the form at all. "
+    "with a 95 % bootstrap interval. Alive: runs whose deployed model keeps the form and solves or hacks at all. "
     "Windup, of erase: how far the optimizer's own point is from the start at the end, beside how far the model is."
 )
 
@@ -71,12 +71,32 @@ def as_markdown(summary: Summary) -> str:
         for row in summary.rows
     ]  # fmt: skip
     lines += ["", legend(summary)]
+    if summary.table:
+        lines += ["", *_small_table(summary)]
     if any(gauge.died for gauge in summary.gauges):
         lines += ["", _line(GAUGE_HEADINGS), "|---|" + "--:|" * (len(GAUGE_HEADINGS) - 1)]
         lines += [_line(_gauge_cells(gauge)) for gauge in summary.gauges]
     made = ", ".join(f"{name} {version}" for name, version in summary.made_with.items())
     lines += ["", f"`projected-grpo experiment {summary.name}`, configuration {summary.digest}; {made}."]
     return "\n".join(lines) + "\n"
+
+
+def _small_table(summary: Summary) -> list[str]:
+    """Hack / solve of what varies in two ways; dead where no run has lived."""
+    columns = list(summary.table)
+    lines = ["Hack / solve of the deployed model, with standard errors:", ""]
+    lines += [_line(["", *columns]), "|---|" + "--:|" * len(columns)]
+    for rule in summary.table[columns[0]]:
+        rows = [summary.row(summary.table[column][rule]) for column in columns]
+        lines.append(_line([rule, *map(_hack_and_solve, rows)]))
+    return lines
+
+
+def _hack_and_solve(row: Row) -> str:
+    if not row.alive:
+        return f"dead (format {row.format.mean:.2f})"
+    some = f", dead in {row.hack.n - row.alive} of {row.hack.n}" if row.alive < row.hack.n else ""
+    return f"{_with_error(row.hack)} / {_with_error(row.solve)}{some}"
 
 
 def as_table(summary: Summary) -> Table:

@@ -84,6 +84,7 @@ class Summary:
     rows: tuple[Row, ...]
     gauges: tuple[Gauge, ...]
     made_with: Mapping[str, str]
+    table: Mapping[str, Mapping[str, str]]
 
     def row(self, arm: str) -> Row:
         """Of one arm."""
@@ -101,6 +102,7 @@ def summary_of(experiment: Experiment, outcomes: Sequence[Outcome]) -> Summary:
         base={what: statistics.fmean(each.rates["base"][what] for each in outcomes) for what in ("hack", "solve")},
         rows=tuple(_row(arm, by_arm) for arm in experiment.arms),
         gauges=tuple(_gauge(name, experiment, outcomes) for name in LIMITS), made_with=_made_with(outcomes),
+        table=experiment.table,
     )  # fmt: skip
 
 
