@@ -26,9 +26,13 @@ PARTS = tuple(field.name for field in fields(Progress))
 
 
 def packed(
-    routing: Routing, vectors: Mapping[str, VectorPair], base: Optimizer, basis: Basis, progress: Progress | None
+    routing: Routing,
+    vectors: Mapping[str, VectorPair],
+    base: Optimizer,
+    basis: Basis,
+    progress: Mapping[str, Values] | None,
 ) -> dict[str, Any]:
-    """The routing part of a state dict."""
+    """The routing part of a state dict; progress by part and name, as `Progress.named` has it."""
     return {
         "version": VERSION,
         "settings": routing.settings(),
@@ -38,7 +42,7 @@ def packed(
             "fingerprints": dict(basis.fingerprints),
             "precision": str(basis.precision),
         },
-        "progress": None if progress is None else {part: dict(getattr(progress, part)) for part in PARTS},
+        "progress": None if progress is None else {part: dict(progress[part]) for part in PARTS},
     }
 
 
@@ -65,8 +69,9 @@ def unpacked(
     vectors: Mapping[str, VectorPair],
     base: Optimizer,
     fingerprints: Mapping[str, str] | None,
-) -> tuple[Basis, Progress | None]:
-    """The basis and the progress of a state dict, on the devices of the vectors, after every check; changes nothing.
+) -> tuple[Basis, dict[str, Values] | None]:
+    """The basis and the progress of a state dict, as `packed` took them and on the devices of the vectors, after every
+    check; changes nothing.
 
     Raises:
         StateMismatchError: no routing state, another version, something missing, or other settings, names, shapes,
@@ -99,7 +104,7 @@ def unpacked(
         "quarantine": elsewhere if routing.intervention == "route" else [],
     }
     parts = {part: _placed(part, saved["progress"][part], vectors, names) for part, names in wanted.items()}
-    return basis, Progress(**parts, memory=memory)
+    return basis, {**parts, "memory": memory}
 
 
 def _upgraded(saved: Mapping[str, Any]) -> Mapping[str, Any]:

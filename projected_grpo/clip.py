@@ -10,7 +10,8 @@ Parameters that are not routed count with the deployed set, and are scaled with 
 2013 (arXiv:1211.5063), algorithm 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,10 +20,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from projected_grpo.norms import global_norm
-from projected_grpo.split import GroupedSplit, Stack
+from projected_grpo.split import GroupedSplit
+from projected_grpo.stacks import Stacks
 
 ClipPolicy = Literal["before", "joint", "separate", "deployed_only"]
-Gradients = dict[str, Tensor]
 
 
 def clip_factor(norm: Float[Tensor, ""], max_norm: float | None) -> Float[Tensor, ""]:
@@ -40,31 +41,29 @@ def clip_factor(norm: Float[Tensor, ""], max_norm: float | None) -> Float[Tensor
 
 @dataclass(frozen=True)
 class Fed:
-    """What one step hands to the optimizer."""
+    """What one step hands to the optimizer; tensors of its own, into which it may write."""
 
-    deployed: Gradients  # module → (r,)
-    quarantine: Gradients  # module → (r,); empty where the removed part is dropped
+    deployed: Stacks  # (m, r) each, as the gradients came in
+    quarantine: Stacks  # likewise; empty where the removed part is dropped
     others: list[Tensor]  # parameters that are not routed, any shape
-    accumulated: list[Stack]  # what was split, before it was; empty if nothing was
-    memory: Gradients = field(
+    memory: dict[str, Tensor] = field(
         default_factory=dict
     )  # module → (k,): what the predictable gate remembers after this split; else empty
 
     def norm(self) -> Float[Tensor, ""]:
         """The norm over everything that is fed."""
-        return global_norm(self.deployed.values(), self.quarantine.values(), self.others)
+        return global_norm(self.deployed, self.quarantine, self.others)
 
 
-def clip_unsplit(g: Mapping[str, Tensor], others: Sequence[Tensor], norm: Tensor, max_norm: float | None) -> Fed:
-    """Scales g and the others to the limit by their common norm; the very tensors where there is no limit."""
-    if max_norm is None:
-        return Fed(dict(g), {}, list(others), [])
-    factor = clip_factor(norm, max_norm)
-    return Fed(_scaled(g, factor), {}, _scaled_list(others, factor), [])
+def clip_unsplit(g: Sequence[Tensor], others: Sequence[Tensor], factor: Tensor | None) -> Fed:
+    """Scales stacks g and the others by the `clip_factor` of their common norm; None copies g."""
+    if factor is None:
+        return Fed([stack.clone() for stack in g], [], list(others))
+    return Fed(_scaled(g, factor), [], _scaled(others, factor))
 
 
 def split_and_clip(
-    g: Mapping[str, Tensor],
+    g: Sequence[Tensor],
     others: Sequence[Tensor],
     norm: Tensor,
     split: GroupedSplit,
@@ -73,49 +72,58 @@ def split_and_clip(
     max_norm: float | None,
     route: bool,
     memory: Mapping[str, Tensor] | None = None,
+    seen: Collection[str] | None = None,
 ) -> Fed:
     """Splits the accumulated gradients and clips them, in the order that the policy asks for.
 
     Arguments:
-        g: module → accumulated gradient (r,).
+        g: the accumulated gradients, stacks (m, r): first those of `split.layout`, then modules without rows.
         others: gradients of parameters that are not routed.
-        norm: global_norm(g.values(), others), which the caller has anyway.
+        norm: global_norm(g, others), which the caller has anyway.
         split: the basis and the rule.
         route: whether the removed part is fed to the quarantine, or dropped (erase).
-        memory: what the predictable gate remembers of earlier steps, see `GroupedSplit`.
+        memory, seen: what the predictable gate remembers of earlier steps, and of which modules it learns in this one,
+            see `GroupedSplit.of_stacks`.
 
-    The tensors that come in are never written to; some may be handed on as they are.
+    The tensors that come in are never written to; `others` may be handed on as they are, and so may stacks without
+    rows.
     """
-    rest = list(others)
+    stacks, rest = list(g), list(others)
     if clip == "before" and max_norm is not None:
         factor = clip_factor(norm, max_norm)
-        g, rest = _scaled(g, factor), _scaled_list(rest, factor)
-    parts = split(g, memory)
-    kept, removed = parts.kept, parts.removed
+        stacks, rest = _scaled(stacks, factor), _scaled(rest, factor)
+    covered = len(split.V)
+    parts, remembered = split.of_stacks(stacks[:covered], memory, seen)
+    kept = [*(part.kept for part in parts), *stacks[covered:]]
+    removed = [*(part.removed for part in parts), *(torch.zeros_like(stack) for stack in stacks[covered:])]
     if max_norm is None:
         pass
     elif clip == "before":
         # Reverse, overshoot > 1 and preserve_magnitude can lengthen the parts beyond the limit. The second factor
         # depends on g alone, so erase and route share it. Every other rule cannot, and rounding may not pretend to.
         if split.rule.strength > 1 or split.rule.preserve_magnitude:
-            again = clip_factor(global_norm(kept.values(), removed.values(), rest), max_norm)
-            kept, removed, rest = _scaled(kept, again), _scaled(removed, again), _scaled_list(rest, again)
+            again = clip_factor(global_norm(kept, removed, rest), max_norm)
+            kept, removed, rest = _scaled(kept, again), _scaled(removed, again), _scaled(rest, again)
     elif clip == "joint":
-        present = [kept.values(), removed.values()] if route else [kept.values()]
+        present = [kept, removed] if route else [kept]
         factor = clip_factor(global_norm(*present, rest), max_norm)
-        kept, removed, rest = _scaled(kept, factor), _scaled(removed, factor), _scaled_list(rest, factor)
+        kept, removed, rest = _scaled(kept, factor), _scaled(removed, factor), _scaled(rest, factor)
     else:
         if clip == "separate":
-            removed = _scaled(removed, clip_factor(global_norm(removed.values()), max_norm))
-        factor = clip_factor(global_norm(kept.values(), rest), max_norm)
-        kept, rest = _scaled(kept, factor), _scaled_list(rest, factor)
-    return Fed(kept, removed if route else {}, rest, parts.stacks, parts.memory)
+            removed = _scaled(removed, clip_factor(global_norm(removed), max_norm))
+        factor = clip_factor(global_norm(kept, rest), max_norm)
+        kept, rest = _scaled(kept, factor), _scaled(rest, factor)
+    return Fed(kept, removed if route else [], rest, remembered)
 
 
-def _scaled(gradients: Mapping[str, Tensor], factor: Tensor) -> Gradients:
-    return dict(zip(gradients, _scaled_list(list(gradients.values()), factor), strict=True))
-
-
-def _scaled_list(gradients: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
+def _scaled(gradients: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
     """Copies, scaled; the factor is a 0-dimensional tensor, so every gradient keeps its dtype."""
-    return [g * factor.to(g.device) for g in gradients]
+    alike: defaultdict[torch.device, list[int]] = defaultdict(list)
+    for i, g in enumerate(gradients):
+        alike[g.device].append(i)
+    scaled = list(gradients)
+    for device, places in alike.items():
+        products = torch._foreach_mul([gradients[i] for i in places], factor.to(device))
+        for i, product in zip(places, products, strict=True):
+            scaled[i] = product
+    return scaled

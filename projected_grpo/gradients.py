@@ -1,7 +1,7 @@
 """The gradients that a step finds, and those that it lends to the base optimizer instead."""
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from projected_grpo.clip import Fed
 from projected_grpo.preconditions import parameters_of
+from projected_grpo.stacks import Layout
 from projected_grpo.vectors import VectorPair
 
 Loan = tuple[nn.Parameter, Tensor]
@@ -24,22 +25,32 @@ class Found:
     others: list[nn.Parameter]  # that are not routed
     other_gradients: list[Tensor]  # of `others`, any shape
 
-    def loans(self, fed: Fed) -> list[Loan]:
-        """Which parameter is fed what."""
-        deployed = [(self.vectors[name].deployed, gradient) for name, gradient in fed.deployed.items()]
-        pairs = ((self.vectors[name].quarantine, gradient) for name, gradient in fed.quarantine.items())
-        quarantine = [(vector, gradient) for vector, gradient in pairs if vector is not None]
-        return [*deployed, *quarantine, *zip(self.others, fed.others, strict=True)]
+    def loans(self, fed: Fed, layout: Layout) -> list[Loan]:
+        """Which parameter is fed what; a module without a gradient is fed nothing."""
+        loans: list[Loan] = [*zip(self.others, fed.others, strict=True)]
+        for role, stacks in enumerate((fed.deployed, fed.quarantine)):
+            for name, gradient in layout.rows(stacks).items() if stacks else ():
+                vector = self.vectors[name][role]
+                if vector is not None and name in self.g:
+                    loans.append((vector, gradient))
+        return loans
 
 
-def find(vectors: Mapping[str, VectorPair], base: Optimizer) -> Found:
-    """Looks through all parameters; gradients of quarantine vectors are dropped, for they equal the deployed ones."""
-    for pair in vectors.values():
-        if pair.quarantine is not None:
-            pair.quarantine.grad = None
-    routed = {id(vector) for pair in vectors.values() for vector in pair}
-    g = {name: pair.deployed.grad for name, pair in vectors.items() if pair.deployed.grad is not None}
-    others = [(p, p.grad) for p in parameters_of(base) if p.grad is not None and id(p) not in routed]
+def find(vectors: Mapping[str, VectorPair], base: Optimizer, routed: Collection[int]) -> Found:
+    """Looks through all parameters; gradients of quarantine vectors are dropped, for they equal the deployed ones.
+
+    Arguments:
+        vectors: module → its two vectors.
+        base: the optimizer that holds them, and perhaps parameters that are not routed.
+        routed: the ids of all vectors.
+    """
+    g = {}
+    for name, (deployed, quarantine) in vectors.items():
+        if quarantine is not None:
+            quarantine.grad = None
+        if (gradient := deployed.grad) is not None:
+            g[name] = gradient
+    others = [(p, p.grad) for p in parameters_of(base) if id(p) not in routed and p.grad is not None]
     return Found(vectors, g, [p for p, _ in others], [gradient for _, gradient in others])
 
 

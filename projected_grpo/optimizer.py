@@ -25,16 +25,17 @@ from projected_grpo import checkpoint
 from projected_grpo.basis import Basis
 from projected_grpo.binding import check_fit, fingerprints_of, vectors_of
 from projected_grpo.claims import Claim, Guarantee, claims_of, explanation
-from projected_grpo.clip import ClipPolicy, Fed, clip_unsplit, split_and_clip
+from projected_grpo.clip import ClipPolicy, Fed, clip_factor, clip_unsplit, split_and_clip
 from projected_grpo.diagnostics import Diagnostics, StepRecord
-from projected_grpo.errors import InterruptedStepError
+from projected_grpo.errors import InterruptedStepError, ProjectedGRPOError
 from projected_grpo.gradients import Found, drop_on_arrival, find, lent
-from projected_grpo.norms import global_norm
+from projected_grpo.norms import global_norm, plain_norm, trusted
 from projected_grpo.preconditions import check_base, check_finite
 from projected_grpo.probes import MeasureOnce
-from projected_grpo.progress import Progress, Values, at_the_start, copied, write
+from projected_grpo.progress import Progress, at_the_start, check_untouched, stacked, write
 from projected_grpo.routing import Intervention, Routing, Space
 from projected_grpo.split import DEFAULT_RULE, GroupedSplit, SplitRule
+from projected_grpo.stacks import Layout, Stacks
 from projected_grpo.vectors import VectorSource
 from projected_grpo.wrapper import Wrapper
 
@@ -104,6 +105,8 @@ class RoutedOptimizer(Wrapper):
         self._source = vectors
         self._deployed = {name: pair.deployed for name, pair in self.vectors.items()}
         self._quarantine = {name: p for name, pair in self.vectors.items() if (p := pair.quarantine) is not None}
+        self._routed = {id(vector) for vector in (*self._deployed.values(), *self._quarantine.values())}
+        self._layout = Layout(self._deployed)
         self._progress: Progress | None = None
         self._record: StepRecord | None = None
         self._interrupted = False
@@ -140,65 +143,104 @@ class RoutedOptimizer(Wrapper):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found = find(self.vectors, self.base)
+        found = find(self.vectors, self.base, self._routed)
         if not found.g:  # perhaps because something has replaced the Parameter objects since
             check_base(self.base, self.vectors, self.routing)
-        norm = global_norm(found.g.values(), found.other_gradients)
-        progress = self._progress or at_the_start(self.vectors, self.routing)
-        fed = self._fed(found, norm, progress)
-        norm_fed = fed.norm()
-        check_finite(found.g, found.other_gradients, norm, norm_fed)
-        progress.check_untouched(self.vectors)
-
-        before = copied(self._deployed)
-        accumulated = fed.accumulated or self._split.project(found.g)
-        seen = self._split.project(fed.deployed)  # before base may write into it
-        with self._vectors_kept_on_failure(before), lent(found.loans(fed)):
+        progress = self._progress or at_the_start(self.vectors, self._layout, self.routing)
+        g = self._layout.stack(found.g)
+        before = self._vectors_now(progress)
+        norm, size = self._norm(g, found, progress, before)
+        fed, norm_fed = self._fed(g, norm, size, found, progress)
+        splits_g = self.routing.intervention != "none" and not self.routing.moves_the_point
+        covered = len(self._split.V)
+        seen = [stack.clone() for stack in fed.deployed[:covered]] if splits_g else []  # base may write into its own
+        with self._vectors_kept_on_failure(*before), lent(found.loans(fed, self._layout)):
             self._progress = self._stepped(progress, fed)
-        covered = [name for name in self._deployed if name in self.basis and len(self.basis[name])]
         # Under route the point is the sum of both vectors, which is no windup.
-        hidden = self._progress.point if self.routing.intervention == "erase" else {}
+        hidden = self._progress.point if self.routing.intervention == "erase" else []
         self._record = StepRecord(
-            accumulated, seen, norm, norm_fed, list(found.g), before, progress.start, hidden, self._split, covered
+            self._split, g, seen, norm, norm_fed, list(found.g), before[0], progress.start, hidden
         )
         return loss
 
-    def _fed(self, found: Found, norm: Tensor, progress: Progress) -> Fed:
-        """Clips, and in gradient space splits, what was found."""
+    def _vectors_now(self, progress: Progress) -> tuple[Stacks, Stacks]:
+        """Copies of the deployed and the quarantine vectors.
+
+        Raises:
+            OutsideWriteError: one was cast or moved, where the next step would overwrite it.
+        """
+        try:
+            return self._layout.stack(self._deployed), self._layout.stack(self._quarantine)
+        except ProjectedGRPOError:
+            self._check_untouched(progress)
+            raise
+
+    def _check_untouched(self, progress: Progress) -> None:
+        check_untouched(progress.deployed, self._layout, self._deployed, "deployed")
+        check_untouched(progress.quarantine, self._layout, self._quarantine, "quarantine")
+
+    def _norm(self, g: Stacks, found: Found, progress: Progress, now: tuple[Stacks, Stacks]) -> tuple[Tensor, float]:
+        """The norm of everything that was found, after all that can be refused, with one synchronisation."""
+        others = found.other_gradients
+        norm = global_norm(g, others) if any(other.is_sparse for other in others) else plain_norm(g, others)
+        changed = progress.changed(*now)
+        size, is_changed = torch.stack([norm, norm.new_zeros(()) if changed is None else changed.to(norm)]).tolist()
+        if not trusted(size):
+            norm = global_norm(g, others)
+            check_finite(found.g, others, norm)
+            size = float(norm)
+        if is_changed:
+            self._check_untouched(progress)
+        return norm, size
+
+    def _fed(self, g: Stacks, norm: Tensor, size: float, found: Found, progress: Progress) -> tuple[Fed, Tensor]:
+        """Clips, and in gradient space splits, what was found; and the norm of what comes out.
+
+        Raises:
+            NonFiniteGradientError: a part has overflowed.
+        """
+        others = found.other_gradients
         if self.routing.intervention == "none" or self.routing.moves_the_point:
-            return clip_unsplit(found.g, found.other_gradients, norm, self.routing.max_norm)
-        return split_and_clip(
-            found.g,
-            found.other_gradients,
+            factor = None if self.routing.max_norm is None else clip_factor(norm, self.routing.max_norm)
+            return clip_unsplit(g, others, factor), norm if factor is None else norm * factor
+        fed = split_and_clip(
+            g,
+            others,
             norm,
             self._split,
             clip=self.routing.clip,
             max_norm=self.routing.max_norm,
             route=self.routing.intervention == "route",
             memory=progress.memory,
+            seen=found.g,
         )
+        norm_fed = fed.norm()
+        # Neither part is longer than this; a gradient that is far enough below the largest number needs no look.
+        longest = 2 * (1 + self.routing.rule.strength) * size
+        if longest > min(torch.finfo(group.dtype).max for group in self._layout.groups):
+            check_finite(found.g, others, norm_fed)
+        return fed, norm_fed
 
     def _stepped(self, progress: Progress, fed: Fed) -> Progress:
         """Base steps once: where the vectors are, or at the point, whose parts are then written to them."""
         if not self.routing.moves_the_point:
             self.base.step()
             return replace(progress, memory=fed.memory)
-        write(self._deployed, progress.point)
+        write(self._deployed, progress.point, self._layout)
         self.base.step()
-        progress = progress.moved_to(copied(self._deployed), self._split, self.routing)
-        write(self._deployed, progress.deployed)
-        write(self._quarantine, progress.quarantine)
+        progress = progress.moved_to(self._layout.stack(self._deployed), self._split, self.routing)
+        write(self._deployed, progress.deployed, self._layout)
+        write(self._quarantine, progress.quarantine, self._layout)
         return progress
 
     @contextmanager
-    def _vectors_kept_on_failure(self, deployed: Values) -> Iterator[None]:
-        quarantine = copied(self._quarantine)
+    def _vectors_kept_on_failure(self, deployed: Stacks, quarantine: Stacks) -> Iterator[None]:
         try:
             yield
         except BaseException:
             self._interrupted = True
-            write(self._deployed, deployed)
-            write(self._quarantine, quarantine)
+            write(self._deployed, deployed, self._layout)
+            write(self._quarantine, quarantine, self._layout)
             raise
 
     def _check_whole(self) -> None:
@@ -226,9 +268,14 @@ class RoutedOptimizer(Wrapper):
             self._progress = self._progress.forgetting()
 
     def _use(self, basis: Basis) -> None:
+        """Puts a basis in force, and what is kept between steps into the order of its modules."""
+        named = None if self._progress is None else self._progress.named(self._layout)
         self._split = GroupedSplit(basis, self.routing.rule)
+        self._layout = Layout(self._deployed, leading=self._split.layout.names)
+        self._progress = None if named is None else stacked(self._layout, named)
         self.basis = basis
 
+    @torch.no_grad()
     def diagnostics(self) -> Diagnostics:
         """What the last step did, computed now, with one synchronisation with the device.
 
@@ -236,22 +283,24 @@ class RoutedOptimizer(Wrapper):
         """
         if self._record is None:
             return Diagnostics()
-        deployed, quarantine = (
-            {name: p.detach() for name, p in vectors.items()} for vectors in (self._deployed, self._quarantine)
-        )
-        return self._record.read(deployed, quarantine)
+        layout, written = self._layout, self._progress
+        if self._record.split is not self._split:  # a refresh has come since
+            layout, written = Layout(self._deployed, leading=self._record.split.layout.names), None
+        deployed = written.deployed if written else ()
+        quarantine = written.quarantine if written else ()
+        return self._record.read(deployed or layout.stack(self._deployed), quarantine or layout.stack(self._quarantine))
 
     def explain(self) -> str:
         """A table of what this configuration guarantees, each with its theorem or the hypothesis that is missing.
 
         What the base optimizer is (linear, coupled, …) is measured on small probe vectors, once.
         """
-        measured = self._measured.of(self.base, self._routed())
+        measured = self._measured.of(self.base, self._routed)
         return explanation(self.routing, measured, equal_hyperparameters=self._equal_hyperparameters())
 
     def guarantees(self) -> dict[Guarantee, Claim]:
         """What `explain` prints, as data: guarantee → whether it holds, and why or why not."""
-        measured = self._measured.of(self.base, self._routed())
+        measured = self._measured.of(self.base, self._routed)
         return claims_of(self.routing, measured, equal_hyperparameters=self._equal_hyperparameters())
 
     def _equal_hyperparameters(self) -> bool:
@@ -272,7 +321,8 @@ class RoutedOptimizer(Wrapper):
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         state = self.base.state_dict()
-        state[checkpoint.KEY] = checkpoint.packed(self.routing, self.vectors, self.base, self.basis, self._progress)
+        named = None if self._progress is None else self._progress.named(self._layout)
+        state[checkpoint.KEY] = checkpoint.packed(self.routing, self.vectors, self.base, self.basis, named)
         for after in self._optimizer_state_dict_post_hooks.values():
             state = after(self, state) or state
         return state
@@ -288,18 +338,16 @@ class RoutedOptimizer(Wrapper):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
         fingerprints = fingerprints_of(self._source)
-        basis, progress = checkpoint.unpacked(state_dict, self.routing, self.vectors, self.base, fingerprints)
+        basis, named = checkpoint.unpacked(state_dict, self.routing, self.vectors, self.base, fingerprints)
         self.base.load_state_dict({key: value for key, value in state_dict.items() if key != checkpoint.KEY})
         self._use(basis)
-        self._progress, self._record, self._interrupted = progress, None, False
+        self._progress = None if named is None else stacked(self._layout, named)
+        self._record, self._interrupted = None, False
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
     def __repr__(self) -> str:
         return f"RoutedOptimizer({self.routing}; {len(self.vectors)} modules; {self.basis!r}; base {self.base!r})"
-
-    def _routed(self) -> set[int]:
-        return {id(vector) for vector in (*self._deployed.values(), *self._quarantine.values())}
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:

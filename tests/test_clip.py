@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from projected_grpo.clip import Fed, clip_unsplit, split_and_clip
+from projected_grpo.clip import Fed, clip_factor, clip_unsplit, split_and_clip
 from projected_grpo.norms import global_norm
 from projected_grpo.split import GroupedSplit, SplitRule, split
+from projected_grpo.stacks import Layout, Stacks
 
 R, K, LIMIT = 16, 4, 0.5
 U = torch.finfo(torch.float64).eps / 2  # unit roundoff
@@ -30,11 +31,17 @@ G = {name: g + BASIS[name].sum(dim=0) * g.norm() / 2 for name in "ab" for g in (
 OTHERS = [randn(3, 2, seed=7), randn(5, seed=8)]
 
 
-def fed(rule: SplitRule = RULES[0], *, others: list[Tensor] = OTHERS, scale: float = 1.0, **options: Any) -> Fed:
-    g = {name: scale * x for name, x in G.items()}
-    norm = global_norm(g.values(), others)
+LAYOUT = Layout(BASIS)
+
+
+def fed(rule: SplitRule = RULES[0], *, others: list[Tensor] = OTHERS, **options: Any) -> Fed:
+    norm = global_norm(G.values(), others)
     settings = {"clip": "before", "max_norm": LIMIT, "route": True, **options}
-    return split_and_clip(g, others, norm, GroupedSplit(BASIS, rule), **settings)
+    return split_and_clip(LAYOUT.stack(G), others, norm, GroupedSplit(BASIS, rule), **settings)
+
+
+def by_name(stacks: Stacks) -> dict[str, Tensor]:
+    return LAYOUT.rows(stacks) if stacks else {}
 
 
 def length(*sets: Any) -> float:
@@ -65,11 +72,10 @@ def expected(rule: SplitRule, policy: str, *, route: bool = True) -> tuple[dict[
 def test_every_policy_feeds_its_definition(policy: str, rule: SplitRule, route: bool) -> None:
     parts = fed(rule, clip=policy, route=route)
     kept, removed, factor = expected(rule, policy, route=route)
-    assert list(parts.deployed) == list(G)
-    for name in G:
-        torch.testing.assert_close(parts.deployed[name], kept[name], rtol=0, atol=WITHIN)
-    assert list(parts.quarantine) == (list(G) if route else [])
-    for name, x in parts.quarantine.items():
+    for name, x in by_name(parts.deployed).items():
+        torch.testing.assert_close(x, kept[name], rtol=0, atol=WITHIN)
+    assert list(by_name(parts.quarantine)) == (list(G) if route else [])
+    for name, x in by_name(parts.quarantine).items():
         torch.testing.assert_close(x, removed[name], rtol=0, atol=WITHIN)
     assert len(parts.others) == len(OTHERS)
     assert factor < 1
@@ -84,10 +90,11 @@ def test_parts_that_cannot_outgrow_the_limit_are_scaled_once(rule: SplitRule) ->
     for seed in range(32):
         g = {"a": randn(R, seed=seed)}
         norm = global_norm(g.values(), [])
-        parts = split_and_clip(g, [], norm, GroupedSplit(BASIS, rule), clip="before", max_norm=LIMIT, route=True)
-        scaled = GroupedSplit(BASIS, rule)({"a": g["a"] * torch.clamp(LIMIT / norm, max=1.0)})
-        assert torch.equal(parts.deployed["a"], scaled.kept["a"])
-        assert torch.equal(parts.quarantine["a"], scaled.removed["a"])
+        alone = GroupedSplit({"a": BASIS["a"]}, rule)
+        parts = split_and_clip([g["a"][None]], [], norm, alone, clip="before", max_norm=LIMIT, route=True)
+        scaled = alone({"a": g["a"] * torch.clamp(LIMIT / norm, max=1.0)})
+        assert torch.equal(parts.deployed[0][0], scaled.kept["a"])
+        assert torch.equal(parts.quarantine[0][0], scaled.removed["a"])
         over += float(parts.norm()) > LIMIT
     assert over
 
@@ -97,41 +104,39 @@ def test_parts_that_cannot_outgrow_the_limit_are_scaled_once(rule: SplitRule) ->
 def test_below_the_limit_the_parts_are_those_of_the_split(clip: str, max_norm: float | None) -> None:
     parts, plain = fed(LENGTHENING[0], clip=clip, max_norm=max_norm), GroupedSplit(BASIS, LENGTHENING[0])(G)
     for name in G:
-        assert torch.equal(parts.deployed[name], plain.kept[name])
-        assert torch.equal(parts.quarantine[name], plain.removed[name])
+        assert torch.equal(by_name(parts.deployed)[name], plain.kept[name])
+        assert torch.equal(by_name(parts.quarantine)[name], plain.removed[name])
     assert all(torch.equal(x, y) for x, y in zip(parts.others, OTHERS, strict=True))
 
 
 def test_the_norm_is_over_everything_that_is_fed() -> None:
     parts = fed(max_norm=None)
-    wanted = length(parts.deployed.values(), parts.quarantine.values(), parts.others)
+    wanted = length(parts.deployed, parts.quarantine, parts.others)
     assert float(parts.norm()) == pytest.approx(wanted, rel=WITHIN)
-    assert float(Fed({}, {}, [], []).norm()) == 0.0
+    assert float(Fed([], [], []).norm()) == 0.0
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_what_was_split_is_handed_on_for_statistics(policy: str) -> None:
-    """After the first clip, under `before`, and before any other."""
-    parts = fed(clip=policy)
-    factor = min(1.0, LIMIT / length(G.values(), OTHERS)) if policy == "before" else 1.0
-    (stack,) = parts.accumulated
-    wanted = torch.stack(list(G.values())) * factor
-    torch.testing.assert_close(stack.vectors, wanted, rtol=WITHIN, atol=0)
-    coefficients = torch.stack([BASIS[name] @ x for name, x in zip(G, wanted, strict=True)])
-    torch.testing.assert_close(stack.coefficients, coefficients, rtol=0, atol=WITHIN * length(wanted))
+def test_modules_without_rows_keep_everything_and_are_scaled_with_the_rest() -> None:
+    """Their stacks come after those of the split."""
+    alone, norm = GroupedSplit({"a": BASIS["a"]}), global_norm(G.values())
+    stacks = Layout(G, leading=["a"]).stack(G)
+    assert [stack.shape for stack in stacks] == [(1, R), (1, R)]
+    parts = split_and_clip(stacks, [], norm, alone, clip="before", max_norm=LIMIT, route=True)
+    torch.testing.assert_close(parts.deployed[1][0], G["b"] * (LIMIT / norm), rtol=WITHIN, atol=0)
+    assert not parts.quarantine[1].any()
+    assert parts.quarantine[0].any()
 
 
 @pytest.mark.parametrize("max_norm", [None, LIMIT])
 def test_without_a_split_there_is_one_factor_and_no_quarantine(max_norm: float | None) -> None:
-    norm = global_norm(G.values(), OTHERS)
-    parts = clip_unsplit(G, OTHERS, norm, max_norm)
-    factor = 1.0 if max_norm is None else LIMIT / length(G.values(), OTHERS)
-    assert (parts.quarantine, parts.accumulated) == ({}, [])
-    assert list(parts.deployed) == list(G)
-    assert len(parts.others) == len(OTHERS)
-    for x, y in zip([*parts.deployed.values(), *parts.others], [*G.values(), *OTHERS], strict=True):
-        torch.testing.assert_close(x, factor * y, rtol=WITHIN, atol=0)
-        assert (x is y) == (max_norm is None)
+    factor = None if max_norm is None else clip_factor(global_norm(G.values(), OTHERS), max_norm)
+    stacks = LAYOUT.stack(G)
+    parts = clip_unsplit(stacks, OTHERS, factor)
+    wanted = 1.0 if max_norm is None else LIMIT / length(G.values(), OTHERS)
+    assert parts.quarantine == []
+    for x, y in zip([*parts.deployed, *parts.others], [*stacks, *OTHERS], strict=True):
+        torch.testing.assert_close(x, wanted * y, rtol=WITHIN, atol=0)
+    assert parts.deployed[0].data_ptr() != stacks[0].data_ptr()  # the optimizer may write into what it is fed
 
 
 def test_a_factor_keeps_every_gradients_dtype() -> None:
@@ -142,7 +147,8 @@ def test_a_factor_keeps_every_gradients_dtype() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_nothing_that_is_handed_in_is_written_to(policy: str) -> None:
-    before = [x.clone() for x in (*G.values(), *OTHERS)]
-    fed(clip=policy)
-    clip_unsplit(G, OTHERS, global_norm(G.values(), OTHERS), LIMIT)
-    assert all(torch.equal(x, y) for x, y in zip(before, (*G.values(), *OTHERS), strict=True))
+    stacks = LAYOUT.stack(G)
+    before, norm = [x.clone() for x in (*stacks, *OTHERS)], global_norm(G.values(), OTHERS)
+    split_and_clip(stacks, OTHERS, norm, GroupedSplit(BASIS), clip=policy, max_norm=LIMIT, route=True)
+    clip_unsplit(stacks, OTHERS, clip_factor(norm, LIMIT))
+    assert all(torch.equal(x, y) for x, y in zip(before, (*stacks, *OTHERS), strict=True))

@@ -149,6 +149,27 @@ def test_a_vector_without_gradient(space: str, intervention: str) -> None:
     assert steps == [3, 5]
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_sparse_gradients_of_unrouted_parameters_are_clipped_as_dense_ones_are(space: str) -> None:
+    """As an embedding has them; torch sums their duplicates only when asked."""
+    tables = []
+    for sparse in (True, False):
+        pairs, table = make_pairs(), nn.Parameter(torch.zeros(4, 2))
+        base = torch.optim.SGD([*parameters(pairs), table], lr=1.0)
+        optimizer = RoutedOptimizer(base, pairs, make_basis(), space=space, max_norm=1.0)
+        for name, g in gradients(0).items():
+            pairs[name].deployed.grad = g
+        rows, entries = torch.tensor([[1, 3, 1]]), torch.tensor([[3.0, 0.0], [0.0, 4.0], [3.0, 0.0]])
+        grad = torch.sparse_coo_tensor(rows, entries, (4, 2), check_invariants=True)
+        table.grad = grad if sparse else grad.to_dense()
+        optimizer.step()
+        shown = optimizer.diagnostics()
+        tables.append((table.detach().clone(), shown.grad_norm_pre_clip, shown.grad_norm_post_clip))
+    torch.testing.assert_close(*(table for table, *_ in tables))
+    assert tables[0][1:] == pytest.approx(tables[1][1:], rel=1e-6)
+    assert tables[0][1] > 1 >= tables[0][2] - 1e-6
+
+
 def test_unrouted_parameters_are_stepped_and_counted() -> None:
     pairs, head = make_pairs(), nn.Parameter(torch.zeros(3))
     idle = nn.Parameter(torch.ones(2))

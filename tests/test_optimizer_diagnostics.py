@@ -94,7 +94,7 @@ def noisy_run(space: str, *, paired: bool) -> Diagnostics:
     noise = torch.zeros(64)
     for step in range(201):  # odd, so that pairs do not cancel to rounding
         noise = -noise if paired and step % 2 else torch.randn(64, generator=draw)
-        pair.deployed.grad = 0.3 * signal + noise
+        pair.deployed.grad = 0.05 * signal + noise
         optimizer.step()
     return optimizer.diagnostics()
 

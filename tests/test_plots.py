@@ -197,8 +197,8 @@ def test_limits_are_those_of_what_is_drawn() -> None:
     runs = [a_run("none"), a_run("route")]
     data = series(runs, {runs[1].source: 3.5})
     limits = [{panel.row: [(x.of, x.value) for x in panel.limits] for panel in arm.panels} for arm in data.arms]
-    assert limits[0]["drift"] == [("drift_ratio", 0.5)]
-    assert limits[1]["drift"] == [("drift_ratio", 0.5), ("drift_opposition", 0.35)]
+    assert limits[0]["drift"] == [("drift_ratio", 2.0)]
+    assert limits[1]["drift"] == [("drift_ratio", 2.0), ("drift_opposition", 0.35)]
     assert (limits[0]["norms"], limits[1]["norms"]) == ([], [("grad_norm_pre_clip", 3.5)])
     assert "none: no clip threshold is drawn; the logs name none." in data.notes
 

@@ -63,7 +63,7 @@ def test_titles_say_the_model_and_the_small_print_the_files(tmp_path: Path, many
         "bold: as deployed; pale: as trained", "as trained, which is what is deployed",
         "Hack and solve, of the model as deployed", "hack as trained, in training rollouts", "share of completions",
         "optimizer step",
-        "tiny-route-seed2/log.jsonl (seed 2, 4 steps)", "cos_pre_null", "before clipping", "limit of drift_ratio: 0.5",
+        "tiny-route-seed2/log.jsonl (seed 2, 4 steps)", "cos_pre_null", "before clipping", "limit of drift_ratio: 2",
     ):  # fmt: skip
         assert said in words
 

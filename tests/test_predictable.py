@@ -311,3 +311,18 @@ def test_a_gate_without_a_memory_is_given_none() -> None:
     state["routing"]["progress"]["memory"]["a.q"] = torch.zeros(3)
     with pytest.raises(StateMismatchError, match=r"a\.q: the saved memory"):
         optimizer.load_state_dict(state)
+
+
+def test_the_grouped_form_takes_a_memory_and_hands_one_on() -> None:
+    basis, g = make_basis(), gradients(0)
+    earlier = {name: torch.where(torch.arange(len(V)) % 2 == 0, 1.0, -1.0) for name, V in basis.items() if len(V) > 1}
+    result = GroupedSplit(basis, RULE)(g, earlier)
+    for name, V in basis.items():
+        means = earlier.get(name, torch.zeros(len(V)))
+        one = split(g[name], V, rule=RULE, open=means > 0) if len(V) else None
+        if one is None:
+            assert name not in result.memory
+            continue
+        torch.testing.assert_close(result.removed[name], one.removed)
+        torch.testing.assert_close(result.memory[name], 0.9 * means + 0.1 * one.coefficients)
+    assert any(result.removed[name].any() for name in earlier)

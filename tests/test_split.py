@@ -207,6 +207,33 @@ def test_modules_of_several_shapes_some_absent_some_without_rows() -> None:
         assert any(removed.any() for removed in result.removed.values())
 
 
+@pytest.mark.parametrize("rule", [SplitRule(gate="no_gate"), SplitRule(overshoot=1.5)], ids=str)
+def test_modules_that_are_left_out_change_nothing_for_the_others(rule: SplitRule) -> None:
+    """In bfloat16, whose rows are held in float32, and with fewer rows than the module that is absent."""
+    generator = torch.Generator().manual_seed(0)
+    rows = {name: orthonormal(k, 9, generator).bfloat16() for name, k in (("a", 1), ("b", 3), ("absent", 4))}
+    g = {name: torch.randn(9, generator=generator).bfloat16() for name in ("a", "b")}
+    split_of_all, split_of_two = GroupedSplit(rows, rule), GroupedSplit({name: rows[name] for name in g}, rule)
+    all_of_them, two = split_of_all(g), split_of_two(g)
+    for one, other in ((all_of_them.kept, two.kept), (all_of_them.removed, two.removed)):
+        assert all(torch.equal(one[name], other[name]) and one[name].dtype == torch.bfloat16 for name in g)
+    assert split_of_all(g).removed["b"].any()
+
+
+def test_a_projection_has_copies_and_their_coefficients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = {name: orthonormal(2, r, generator) for name, r in (("a", 4), ("b", 4), ("c", 6), ("absent", 4))}
+    x = {name: torch.randn(rows[name].shape[1], generator=generator, dtype=torch.float64) for name in "abc"}
+    (four, six) = GroupedSplit(rows).project(x)
+    assert torch.equal(four.vectors, torch.stack([x["a"], x["b"]]))
+    assert torch.equal(six.vectors, x["c"][None])
+    for stack, names in ((four, "ab"), (six, "c")):
+        wanted = torch.stack([rows[name] @ x[name] for name in names])
+        torch.testing.assert_close(stack.coefficients, wanted, rtol=0, atol=h(10, unit_roundoff(torch.float64)) * 4)
+    four.vectors.zero_()
+    assert x["a"].any()
+
+
 def test_no_loop_over_modules_in_the_arithmetic() -> None:
     """The number of matrix products does not depend on the number of modules."""
 

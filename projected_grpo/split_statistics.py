@@ -1,0 +1,69 @@
+"""What one split did, in numbers: for whoever splits gradients without a `RoutedOptimizer`, whose diagnostics say more.
+
+Shares are those of `diagnostics`. What is left along the basis follows from the coefficients alone, without another
+pass over V: with G = V Vᵀ of each module, k by k, and u the part of c = V g that was removed, V kept = c - G u. That is
+algebra, exact up to sqrt(r) u ‖g‖ for the unit roundoff u, and says nothing of a split that is wrong.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from projected_grpo.errors import UnsupportedCombinationError
+from projected_grpo.norms import global_norm, plain_norm, trusted
+from projected_grpo.split import GroupedResult, GroupedSplit, gated
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitStatistics:
+    """Over all modules that have rows in the basis.
+
+    norm, norm_kept, norm_removed: 2-norms of g and of its two parts.
+    cos_pre, cos_post: the hack-ward share of g, sqrt(Σ ‖relu(V g)‖² / Σ ‖g‖²), and of what was kept; 0 for a zero.
+    fired: the number of axes with c > 0.
+    """
+
+    norm: float
+    norm_kept: float
+    norm_removed: float
+    cos_pre: float
+    cos_post: float
+    fired: int
+
+
+@torch.no_grad()
+def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatistics:
+    """The statistics of what `split` returned, with one synchronisation; a second one follows where a norm is zero, or
+    so large or small that its squares may overflow or vanish.
+
+    Raises:
+        UnsupportedCombinationError: the rule preserves the magnitude or remembers, so that c alone does not say what
+            was kept.
+    """
+    rule = split.rule
+    if rule.preserve_magnitude or rule.remembers:
+        raise UnsupportedCombinationError(f"What {rule} keeps does not follow from coefficients; measure it instead.")
+    grams = split.restricted(result.kept).grams()
+    c = [stack.coefficients for stack in result.stacks]
+    used = [gated(x, rule.gate, None) * rule.overshoot for x in c]
+    after = [x - torch.bmm(u.unsqueeze(1), G).squeeze(1) for x, u, G in zip(c, used, grams, strict=True)]
+    vectors = [
+        [stack.vectors for stack in result.stacks],
+        [p.kept for p in result.parts],
+        [p.removed for p in result.parts],
+    ]
+    fired = sum(((x > 0).sum().double().to(c[0].device) for x in c), start=torch.zeros((), dtype=torch.float64))
+    hackward = [global_norm(torch.relu(x) for x in coefficients) for coefficients in (c, after)]
+    for norm in (plain_norm, global_norm):
+        numbers = [fired, *hackward, *(norm(stacks) for stacks in vectors)]
+        count, before, behind, whole, kept, removed = torch.stack([n.to(hackward[0].device) for n in numbers]).tolist()
+        if all(trusted(each) for each in (whole, kept, removed)):
+            break
+    return SplitStatistics(
+        norm=whole,
+        norm_kept=kept,
+        norm_removed=removed,
+        cos_pre=before / whole if whole else 0.0,
+        cos_post=behind / kept if kept else 0.0,
+        fired=int(count),
+    )

@@ -1,0 +1,97 @@
+"""Vectors of many modules as a few stacks (m, r), so that a step is a few operations however many modules it has.
+
+    {"a.q": (r,), "b.q": (r,), "a.v": (s,)}     <->     [(2, r), (1, s)]
+
+A loop over 252 modules costs a call, an allocation and a kernel for each of them and each operation; a stack costs them
+once. Only two things remain that are done per module, in one call each: gathering the vectors, and handing rows back.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from projected_grpo.errors import DeviceMismatchError, DTypeMismatchError, ShapeMismatchError
+
+Stacks = tuple[Tensor, ...] | list[Tensor]  # one (m, r) for each group of a layout, in its order
+
+
+@dataclass(frozen=True)
+class Group:
+    """Modules whose vectors lie in one stack."""
+
+    names: tuple[str, ...]
+    r: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def stack(self, vectors: Mapping[str, Tensor]) -> Tensor:
+        """The vectors of the group, (m, r); see `Layout.stack`."""
+        parts = [vectors.get(name) for name in self.names]
+        if any(part is None for part in parts):
+            zero = torch.zeros(self.r, dtype=self.dtype, device=self.device)
+            parts = [zero if part is None else part for part in parts]
+        present = [part for part in parts if part is not None]
+        try:
+            stacked = torch.stack(present)
+        except RuntimeError:  # which says about lengths and devices only that they differ
+            self.check(vectors)
+            raise
+        # torch.stack promotes dtypes without a word.
+        alike = {part.dtype for part in present} == {self.dtype}
+        if not alike or stacked.shape[1:] != (self.r,) or stacked.device != self.device:
+            self.check(vectors)
+        return stacked
+
+    def check(self, vectors: Mapping[str, Tensor]) -> None:
+        """Names the first vector that does not fit; see `Layout.stack`."""
+        for name in self.names:
+            vector = vectors.get(name)
+            if vector is None:
+                continue
+            if vector.shape != (self.r,):
+                raise ShapeMismatchError(
+                    f"{name}: the vector is {tuple(vector.shape)}, its basis has r = {self.r}; extract it again."
+                )
+            if vector.dtype != self.dtype:
+                raise DTypeMismatchError(
+                    f"{name}: the vector is {vector.dtype} and its basis {self.dtype}; "
+                    f"convert the basis with basis.to(dtype={vector.dtype})."
+                )
+            if vector.device != self.device:
+                raise DeviceMismatchError(
+                    f"{name}: the vector is on {vector.device} and its basis on {self.device}; "
+                    f"move the basis with basis.to(device={str(vector.device)!r})."
+                )
+
+
+class Layout:
+    """Which module lies in which stack: one stack for each (length, dtype, device).
+
+    Arguments:
+        like: module → a tensor whose last dimension, dtype and device are those of the module's vectors.
+        leading: modules of these names come first, in stacks of their own.
+    """
+
+    def __init__(self, like: Mapping[str, Tensor], leading: Collection[str] = ()) -> None:
+        alike: defaultdict[tuple[bool, int, torch.dtype, torch.device], list[str]] = defaultdict(list)
+        first = [name for name in leading if name in like]
+        for name in [*first, *(name for name in like if name not in leading)]:
+            tensor = like[name]
+            alike[name in leading, tensor.shape[-1], tensor.dtype, tensor.device].append(name)
+        self.groups = [Group(tuple(names), r, dtype, device) for (_, r, dtype, device), names in alike.items()]
+        self.names = [name for group in self.groups for name in group.names]
+
+    def stack(self, vectors: Mapping[str, Tensor]) -> Stacks:
+        """Copies of the vectors (r,), zeros for modules that have none.
+
+        Raises:
+            ShapeMismatchError, DTypeMismatchError, DeviceMismatchError: names the first vector that does not fit.
+        """
+        return [group.stack(vectors) for group in self.groups]
+
+    def rows(self, stacks: Iterable[Tensor]) -> dict[str, Tensor]:
+        """Module → its row (r,), a view."""
+        return dict(zip(self.names, (row for stack in stacks for row in stack.unbind()), strict=True))
