@@ -81,6 +81,13 @@ def splits(*others: str) -> Callable[[StepSetting], str | None]:
     return reason
 
 
+def calls_are_constant(setting: StepSetting) -> str | None:
+    """Whoever loops over modules is as right, and says nothing of the kind."""
+    if not setting.constant_calls:
+        return "the loop does not say that its calls are constant"
+    return splits()(setting)
+
+
 def has_a_clip(setting: StepSetting) -> str | None:
     """There must be something that limits the norm."""
     return None if setting.clip else "the loop has no clip"

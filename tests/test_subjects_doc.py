@@ -62,11 +62,12 @@ SILENT = {  # what an example of a capability leaves unsaid, by the theory or si
     "my_steps": {
         "optimizer.matches_reference", "optimizer.refresh_displacement_leak", "optimizer.refresh_span",
         "optimizer.no_ratchet", "optimizer.drift_gauge", "optimizer.gate_starts_closed", "optimizer.noise_drift",
-        "optimizer.noise_rectified", "optimizer.noise_total",
+        "optimizer.noise_rectified", "optimizer.noise_total", "optimizer.constant_calls",
     },
     "my_settings": {
         "optimizer.refresh_displacement_leak", "optimizer.refresh_span", "optimizer.no_ratchet",
         "optimizer.drift_gauge", "optimizer.gate_starts_closed", "optimizer.noise_drift", "optimizer.noise_total",
+        "optimizer.constant_calls",
     },
     "my_adapter": set(), "my_loss": set(), "my_extraction": set(),
     "my_training": {

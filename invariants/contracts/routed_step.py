@@ -84,6 +84,8 @@ class StepSetting:
     interventions: tuple[Intervention, ...] = ("none", "erase", "route")
     reference: Optimizer | None = None
     """The reference optimizer with the same hyperparameters, if the loop's optimizer is meant to be one."""
+    constant_calls: bool = False
+    """Whether a step calls as many operators for many modules of one shape as for few, its optimizer's included."""
     claims: Claims = None
 
     @property

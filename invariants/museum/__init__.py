@@ -18,6 +18,7 @@ from invariants.museum import (
     routed_step,
     spaces,
     split,
+    stacked,
     trainer,
     training,
 )
@@ -28,7 +29,8 @@ from invariants.museum.subjects import SubjectFault
 from invariants.subject import Subject
 
 CORRECT = Subject(
-    name="correct", split=split.CORRECT, routed_step={**routed_step.CORRECT, **spaces.CORRECT, **predictable.CORRECT},
+    name="correct", split=split.CORRECT,
+    routed_step={**routed_step.CORRECT, **spaces.CORRECT, **predictable.CORRECT, **stacked.CORRECT},
     adapter=adapter.CORRECT, grpo=grpo.CORRECT, extraction=extraction.CORRECT, train=trainer.CORRECT,
     grade=grader.CORRECT, logs=logbook.CORRECT,
 )  # fmt: skip

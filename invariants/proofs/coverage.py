@@ -12,6 +12,7 @@ CONTRACTS = {
     "optimizer.nonfinite_gradient": "what a program refuses",
     "optimizer.matches_reference": "agreement of two programs",
     "optimizer.gate_starts_closed": "what a program remembers",
+    "optimizer.constant_calls": "how often a program calls another",
     "adapter.ablation_restores": "what a program leaves behind on every exit",
     "adapter.frozen_basis": "that autograd holds no graph over frozen tensors",
     "adapter.saves": "what a file format accepts and gives back",

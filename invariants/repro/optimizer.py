@@ -11,6 +11,7 @@ from invariants.repro.snippet import IMPOSSIBLE, Residuals, snippet
 from invariants.repro.split import OWN_DRAWS
 
 DRIFT = "u steps ((4 steps + width) moved + 4 size): what rounding can do to two runs that are equal otherwise"
+IMPOSSIBLE["optimizer.constant_calls"] = "it is the loop itself whose calls are counted, and no number that it returned"
 BITS = "0: the same bits"
 IMPOSSIBLE |= {f"optimizer.noise_{what}": OWN_DRAWS for what in ("drift", "rectified", "total")}
 Gradients = list[Vectors]

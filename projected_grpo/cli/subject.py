@@ -41,7 +41,7 @@ Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 # Each of torch's optimizers beside the specification's with the same hyperparameters.
 OPTIMIZERS: dict[str, tuple[Make, reference.Optimizer]] = {
-    "SGD": (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), reference.SGD(lr=0.1, momentum=0.9)),
+    "SGD": (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, foreach=True), reference.SGD(lr=0.1, momentum=0.9)),
     "AdamW": (lambda p: torch.optim.AdamW(p, lr=0.03), reference.AdamW(lr=0.03)),
 }
 COMBINATIONS: tuple[tuple[Space, ClipPolicy], ...] = (
@@ -113,6 +113,7 @@ def _step_setting(name: str, space: Space, clip: ClipPolicy, rule: SplitRule | N
     rule = rule or SplitRule()
     setting = StepSetting(
         optimizer=name, space=space, clip=clip, clip_epsilon=0.0, reference=OPTIMIZERS[name][1],
+        constant_calls=name == "SGD",  # in one call for all parameters; AdamW is called as most call it
         rule=reference.SplitRule(
             gate=rule.gate, overshoot=rule.overshoot, preserve_magnitude=rule.preserve_magnitude
         ),
