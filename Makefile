@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup verify train test test-long test-kills test-experiment experiments bench-grading bench-results log-schema testbed optimizers test-optimizers optimizer-gradients selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
+.PHONY: help setup verify train test test-long test-kills test-experiment experiments bench bench-compare bench-grading bench-step bench-results log-schema testbed optimizers test-optimizers optimizer-gradients selftest test-trl proofs coverage lint format truth-table kill-matrix false-alarms mutants clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,8 +47,22 @@ experiments: setup  ## run experiments, EXPERIMENTS="arms spaces", and put their
 	  cp build/experiments/$$name.md build/experiments/$$name.csv build/experiments/$$name.json build/experiments/$$name.svg docs/experiments || exit; \
 	done
 
+.venv/.installed-benchmarks: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[benchmarks]'
+	touch $@
+
+bench: .venv/.installed-benchmarks  ## the price of routing as a pytest-benchmark suite, half a minute; projected-grpo bench measures more
+	$(BIN)/python -m pytest benchmarks -p benchmark -p no:xdist --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name
+
+BASE ?= main
+bench-compare: .venv/.installed-benchmarks  ## that suite on the revision BASE and on this checkout, in one job
+	$(BIN)/python benchmarks/compare.py $(BASE)
+
 bench-grading: setup  ## programs graded a second, beside one process for each
 	$(BIN)/python benchmarks/grading.py
+
+bench-step: setup  ## a step of the tiny experiment, beside transformers' generate and a backward pass for each source
+	$(BIN)/python benchmarks/tiny_step.py
 
 bench-results: setup  ## logs of 50 runs of 10,000 steps, read and tabled, beside json.loads of the same lines
 	$(BIN)/python benchmarks/results.py

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import tyro
 from rich.console import Console
 
+from projected_grpo.cli.bench import bench
 from projected_grpo.cli.experiment import experiment
 from projected_grpo.cli.list_invariants import list_invariants
 from projected_grpo.cli.optimizers import optimizers
@@ -17,7 +18,7 @@ from projected_grpo.cli.verify import verify
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "verify": verify, "optimizers": optimizers, "invariants": list_invariants, "pool": pool, "results": results,
-    "plot": plot, "experiment": experiment,
+    "plot": plot, "experiment": experiment, "bench": bench,
 }  # fmt: skip
 
 
