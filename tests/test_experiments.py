@@ -1,6 +1,7 @@
 """Experiments: what is in them, that nothing is run twice or mixed, and what the tables make of figures."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -266,3 +267,14 @@ def test_what_the_docs_show_is_of_the_experiments_as_they_are(path):
     assert path.with_suffix(".csv").is_file()
     assert path.with_suffix(".svg").is_file()
     assert json.loads(path.read_text())["rows"]
+
+
+SHOWN = re.compile(r"<!-- of experiments/(\w+)\.md -->\n(.*?)<!-- end -->", re.DOTALL)
+
+
+def test_the_tables_of_the_findings_are_those_of_the_commands():
+    shown = SHOWN.findall((DOCS.parent / "findings.md").read_text())
+    assert len({name for name, _ in shown}) > 3
+    for name, table in shown:
+        made = (DOCS / f"{name}.md").read_text().splitlines()
+        assert not [line for line in table.splitlines() if line not in made]

@@ -344,7 +344,7 @@ class Trainer:
             vector for role in roles for pair in pairs.values() if (vector := getattr(pair, role)) is not None
         ]
         base = torch.optim.AdamW(
-            parameters, lr=config.grpo.lr, betas=config.grpo.betas, weight_decay=config.grpo.weight_decay
+            parameters, lr=config.grpo.lr, betas=config.grpo.betas, weight_decay=config.grpo.weight_decay, fused=True
         )
         return RoutedOptimizer(
             base, self.policy.model, basis, intervention=config.routing.intervention, space=config.routing.space,
