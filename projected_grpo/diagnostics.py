@@ -170,7 +170,7 @@ class StepRecord:
     def _windup(self, deployed: Stacks) -> Float[Tensor, ""]:
         """Over all modules; 0 where the optimizer has no point of its own."""
         if not self.point:
-            return torch.zeros((), dtype=torch.float64)
+            return torch.zeros_like(self.norm_pre_clip)
         ahead = global_norm(torch._foreach_sub(self.point, self.start))
         return _quotient(ahead, global_norm(torch._foreach_sub(deployed, self.start)))
 

@@ -24,6 +24,8 @@ from projected_grpo.errors import NonFiniteLogitsError, SettingError, ShapeMisma
 from projected_grpo.grpo import check_tokens
 from projected_grpo.norms import working_dtype
 
+RECURRENT = ("conv_states", "recurrent_states")  # what transformers' caches call them
+
 
 @torch.no_grad()
 def sample(
@@ -55,7 +57,7 @@ def sample(
     Raises:
         ShapeMismatchError: prompt and mask disagree, there is no prompt, or one is padded on the right or empty.
         SettingError: max_new_tokens < 1, or a temperature that is negative or not finite.
-        NonFiniteLogitsError: the model gives no probabilities.
+        NonFiniteLogitsError: the model gives no probabilities, at a temperature above 0.
     """
     _check(prompt_ids, attention_mask, max_new_tokens, temperature)
     ends = torch.tensor(list(eos_ids), device=prompt_ids.device, dtype=prompt_ids.dtype)
@@ -139,9 +141,12 @@ class _Decoded:
 
 
 def _can_select(cache: Any) -> bool:
-    """Whether rows of the batch can leave it; the state of some layers is of the whole batch."""
+    """Whether rows of the batch can leave it. Layers with a recurrent state select keys and values alone."""
     layers = getattr(cache, "layers", None) or []
-    return bool(layers) and all(hasattr(layer, "batch_select_indices") for layer in layers)
+    return bool(layers) and all(
+        hasattr(layer, "batch_select_indices") and not any(hasattr(layer, state) for state in RECURRENT)
+        for layer in layers
+    )
 
 
 def uniform(rows: int, generator: torch.Generator, device: torch.device) -> Float[Tensor, " B"]:
@@ -158,7 +163,7 @@ def draw_tokens(
 
     Summed in float64, for the sum of a vocabulary's probabilities in float32 is off by more than rare tokens have.
 
-    Raises NonFiniteLogitsError where there are no probabilities.
+    Raises NonFiniteLogitsError where there are no probabilities; the likeliest token is taken of whatever there is.
     """
     if luck is None:
         return logits.argmax(dim=-1)

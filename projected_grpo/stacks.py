@@ -29,11 +29,14 @@ class Group:
 
     def stack(self, vectors: Mapping[str, Tensor]) -> Tensor:
         """The vectors of the group, (m, r); see `Layout.stack`."""
-        parts = [vectors.get(name) for name in self.names]
-        if any(part is None for part in parts):
-            zero = torch.zeros(self.r, dtype=self.dtype, device=self.device)
-            parts = [zero if part is None else part for part in parts]
-        present = [part for part in parts if part is not None]
+        zero = None
+        present = []
+        for name in self.names:
+            vector = vectors.get(name)
+            if vector is None:
+                zero = torch.zeros(self.r, dtype=self.dtype, device=self.device) if zero is None else zero
+                vector = zero
+            present.append(vector)
         try:
             stacked = torch.stack(present)
         except RuntimeError:  # which says about lengths and devices only that they differ
@@ -77,10 +80,10 @@ class Layout:
 
     def __init__(self, like: Mapping[str, Tensor], leading: Collection[str] = ()) -> None:
         alike: defaultdict[tuple[bool, int, torch.dtype, torch.device], list[str]] = defaultdict(list)
-        first = [name for name in leading if name in like]
-        for name in [*first, *(name for name in like if name not in leading)]:
+        first = dict.fromkeys(name for name in leading if name in like)
+        for name in [*first, *(name for name in like if name not in first)]:
             tensor = like[name]
-            alike[name in leading, tensor.shape[-1], tensor.dtype, tensor.device].append(name)
+            alike[name in first, tensor.shape[-1], tensor.dtype, tensor.device].append(name)
         self.groups = [Group(tuple(names), r, dtype, device) for (_, r, dtype, device), names in alike.items()]
         self.names = [name for group in self.groups for name in group.names]
 

@@ -101,9 +101,11 @@ def test_equal_completions_are_run_once_and_count_as_often_as_they_are_there(pol
     assert sum(map(len, run)) <= 2 * len(own), "with and without the vectors"
     widths = [ids.shape[1] for ids in run]
     assert widths == sorted(widths), "the shortest stand together"
-    once = accumulate(policy, replace(mixed, completions=mixed.completions[own], teacher=mixed.teacher[own],
-                                      advantages=mixed.advantages[own]), TOY.grpo)  # fmt: skip
-    assert learned.kl != once.kl, "a mean over tokens, each as often as it is there"
+    batch = repeated.completions
+    with torch.no_grad():
+        base = policy.reference_log_probs(batch)
+        kl = grpo.k3(policy.log_probs(batch), base)[batch.mask].mean()
+    assert learned.kl == pytest.approx(float(kl), rel=1e-6), "a mean over tokens, each as often as it is there"
 
 
 def test_at_another_temperature_it_is_the_gradient_of_what_was_sampled(policy_and_task, mixed):

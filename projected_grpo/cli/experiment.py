@@ -39,7 +39,7 @@ def experiment(
         workers: runs at a time, each on one thread.
         seeds: of the runs, instead of the experiment's own.
         warmups: seeds of the models that training begins with; 0 is shipped, others take 15 seconds to make, once.
-        device: where the models are; workers share it.
+        device: where the models are; workers share it. A run that was begun on another goes on there.
         steps: of each run, to try the machinery out: such a run has not learned what the questions are about.
     """
     from projected_grpo.experiment import EXPERIMENTS, Cell, carry_out, figure, rendering, summary_of

@@ -18,7 +18,7 @@ HEADINGS = (
     "beats it", "hack less random V",
 )  # fmt: skip
 LEGEND = (
-    "Means ± standard errors over {n} cells ({warmups} and seeds {seeds}) of the deployed model, on 512 held-out "
+    "Means ± standard errors over {n} cells ({warmups} and seeds {seeds}) of the deployed model, on {prompts} held-out "
     "prompts each; the untrained model has hack {hack:.3f} and solve {solve:.3f}. Off V: the same model without "
     "anything along V. Less post-hoc: minus one split of what vanilla has learned, along the same V, paired by cell, "
     "with a 95 % bootstrap interval. Alive: runs whose deployed model keeps the form and solves or hacks at all. "
@@ -59,7 +59,7 @@ def as_csv(summary: Summary) -> str:
 
 def as_markdown(summary: Summary) -> str:
     """The table with its question and its legend, and the gauges where some run has died."""
-    modes = list(summary.rows[0].hack_by_mode) if _by_mode(summary) else []
+    modes = list(summary.rows[0].hack_by_mode) if summary.by_mode else []
     wound = any(row.windup is not None for row in summary.rows)
     headings = [*HEADINGS, *(["windup"] if wound else []), *(f"hack under {mode}" for mode in modes)]
     lines = [f"**{summary.question}**", "", _line(headings), "|---|" + "--:|" * (len(headings) - 1)]
@@ -115,7 +115,7 @@ def legend(summary: Summary) -> str:
     warmups = f"warm-up{'s' if len(summary.warmups) > 1 else ''} {' '.join(map(str, summary.warmups))}"
     return LEGEND.format(
         n=len(summary.warmups) * len(summary.seeds), warmups=warmups, seeds=" ".join(map(str, summary.seeds)),
-        **summary.base,
+        prompts=summary.prompts, **summary.base,
     )  # fmt: skip
 
 
@@ -136,10 +136,6 @@ def _gauge_cells(gauge: Gauge) -> list[str]:
         gauge.name, f"{gauge.limit:g}", str(gauge.died), str(gauge.flagged), str(gauge.lived), str(gauge.false_alarms),
         ahead,
     ]  # fmt: skip
-
-
-def _by_mode(summary: Summary) -> bool:
-    return summary.name == "weak"
 
 
 def _with_error(estimate: Estimate | None) -> str:

@@ -87,6 +87,7 @@ def _in_processes(
         return
     waiting, running = list(due), dict[Future[None], Cell]()
     left = {cell.name for cell in due}
+    others = {process.pid for process in multiprocessing.active_children()}
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_alone)
     try:
         while waiting or running:
@@ -112,7 +113,8 @@ def _in_processes(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
-            process.terminate()
+            if process.pid not in others:
+                process.terminate()
 
 
 def _source(experiment: Experiment, cell: Cell) -> Cell | None:

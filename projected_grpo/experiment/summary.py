@@ -73,7 +73,7 @@ class Gauge:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """An experiment with what came out."""
+    """An experiment with what came out; `by_mode` where V is told of some modes only: hacks are shown by mode."""
 
     name: str
     question: str
@@ -84,6 +84,8 @@ class Summary:
     rows: tuple[Row, ...]
     gauges: tuple[Gauge, ...]
     made_with: Mapping[str, str]
+    prompts: int
+    by_mode: bool
     table: Mapping[str, Mapping[str, str]]
 
     def row(self, arm: str) -> Row:
@@ -102,6 +104,8 @@ def summary_of(experiment: Experiment, outcomes: Sequence[Outcome]) -> Summary:
         base={what: statistics.fmean(each.rates["base"][what] for each in outcomes) for what in ("hack", "solve")},
         rows=tuple(_row(arm, by_arm) for arm in experiment.arms),
         gauges=tuple(_gauge(name, experiment, outcomes) for name in LIMITS), made_with=_made_with(outcomes),
+        prompts=experiment.base.evaluation.evaluation_prompts,
+        by_mode=any(arm.changes.get("basis", {}).get("detector_modes") for arm in experiment.arms),
         table=experiment.table,
     )  # fmt: skip
 
