@@ -287,3 +287,22 @@ def test_a_copied_model_keeps_its_own_gradients(how: str) -> None:
     assert torch.equal(model["deployed"].grad, torch.ones(12))
     optimizer.step()
     assert not twin["quarantine"].any()
+
+
+def test_a_small_write_from_outside_is_seen_beside_a_coarser_dtype() -> None:
+    """A difference that is none in float16 is one in the float32 that it is of."""
+    dtypes = {"coarse": torch.float16, "fine": torch.float32}
+    pairs = {n: VectorPair(*(nn.Parameter(torch.zeros(4, dtype=d)) for _ in range(2))) for n, d in dtypes.items()}
+    V = torch.eye(4, dtype=torch.float16)[:1]
+    base = torch.optim.SGD([vector for pair in pairs.values() for vector in pair], lr=0.1)
+    optimizer = RoutedOptimizer(base, pairs, Basis({"coarse": V}), space="displacement")
+    for step in range(2):
+        for pair in pairs.values():
+            pair.deployed.grad = torch.ones_like(pair.deployed)
+        if step:
+            with torch.no_grad():
+                pairs["fine"].quarantine[2] += 1e-9
+            with pytest.raises(OutsideWriteError, match=r"fine: .* moved the quarantine vector"):
+                optimizer.step()
+        else:
+            optimizer.step()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from projected_grpo.errors import SettingError, ShapeMismatchError
-from projected_grpo.generation import completion_mask, has_ended, sample
+from projected_grpo.generation import _can_select, completion_mask, has_ended, sample
 from projected_grpo.testbed import END, PAD, TOKENS, build, draw
 from projected_grpo.tiny.model import Architecture
 
@@ -85,6 +85,15 @@ def test_a_cache_whose_rows_cannot_be_told_apart_keeps_the_batch(prompts: Tensor
     model = Scripted([[8, END, 7], [9, END, 7], [8, 8, END]])
     assert sampled(model, prompts[:1].repeat(3, 1)).tolist() == [[8, END, PAD], [9, END, PAD], [8, 8, END]]
     assert model.batches == [1, 3, 3, 3]
+
+
+@pytest.mark.parametrize("state", ["conv_states", "recurrent_states"])
+def test_rows_stay_where_a_layer_has_a_state_of_the_whole_batch(state: str) -> None:
+    plain = SimpleNamespace(batch_select_indices=None)
+    assert _can_select(SimpleNamespace(layers=[plain, plain]))
+    assert not _can_select(SimpleNamespace(layers=[plain, SimpleNamespace(batch_select_indices=None, **{state: {}})]))
+    assert not _can_select(SimpleNamespace(layers=[plain, SimpleNamespace()]))
+    assert not _can_select(None)
 
 
 def test_padding_on_the_left_changes_nothing(model: PreTrainedModel, prompts: Tensor) -> None:
