@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -100,9 +101,9 @@ def main() -> int:
             if run.done % given.every == 0:
                 rollouts = _collected(run)
                 ways = {
-                    "ours": lambda: ours(run),
-                    "generate, hooks": lambda: usual(run, rollouts, merge=False),  # noqa: B023  # called at once, below
-                    "generate, merged": lambda: usual(run, rollouts, merge=True),  # noqa: B023  # likewise
+                    "ours": partial(ours, run),
+                    "generate, hooks": partial(usual, run, rollouts, merge=False),
+                    "generate, merged": partial(usual, run, rollouts, merge=True),
                 }
                 turns = [{name: seconds(way) for name, way in ways.items()} for _ in range(given.rounds)]
                 for name in found:

@@ -7,12 +7,10 @@ from torch import nn
 from projected_grpo.basis import Basis
 from projected_grpo.errors import (
     ArgumentTypeError,
-    DeviceMismatchError,
-    DTypeMismatchError,
-    ShapeMismatchError,
     SharedVectorError,
     UnmatchedNamesError,
 )
+from projected_grpo.stacks import check_fits
 from projected_grpo.vectors import VectorPair, VectorSource
 
 SHOWN = 3
@@ -85,21 +83,7 @@ def check_fit(vectors: Mapping[str, VectorPair], basis: Basis, fingerprints: Map
         for role, vector in zip(VectorPair._fields, vectors[name], strict=True):
             if vector is None:
                 continue
-            if vector.shape != V.shape[1:]:
-                raise ShapeMismatchError(
-                    f"{name}: the {role} vector is {tuple(vector.shape)} and V is {tuple(V.shape)}, which needs "
-                    f"({V.shape[1]},); extract the basis again from this model."
-                )
-            if vector.dtype != V.dtype:
-                raise DTypeMismatchError(
-                    f"{name}: the {role} vector is {vector.dtype} and the basis {V.dtype}; "
-                    f"convert it with basis.to(dtype={vector.dtype})."
-                )
-            if vector.device != V.device:
-                raise DeviceMismatchError(
-                    f"{name}: the {role} vector is on {vector.device} and the basis on {V.device}; "
-                    f"move it with basis.to(device={str(vector.device)!r})."
-                )
+            check_fits(f"{name}: the {role} vector", vector, V.shape[1], V.dtype, V.device)
     if fingerprints is not None:
         basis.check_fingerprints(fingerprints)
 

@@ -54,20 +54,27 @@ class Group:
             vector = vectors.get(name)
             if vector is None:
                 continue
-            if vector.shape != (self.r,):
-                raise ShapeMismatchError(
-                    f"{name}: the vector is {tuple(vector.shape)}, its basis has r = {self.r}; extract it again."
-                )
-            if vector.dtype != self.dtype:
-                raise DTypeMismatchError(
-                    f"{name}: the vector is {vector.dtype} and its basis {self.dtype}; "
-                    f"convert the basis with basis.to(dtype={vector.dtype})."
-                )
-            if vector.device != self.device:
-                raise DeviceMismatchError(
-                    f"{name}: the vector is on {vector.device} and its basis on {self.device}; "
-                    f"move the basis with basis.to(device={str(vector.device)!r})."
-                )
+            check_fits(f"{name}: the vector", vector, self.r, self.dtype, self.device)
+
+
+def check_fits(what: str, vector: Tensor, r: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuses a vector that is not (r,), or not of the dtype or on the device of its basis.
+
+    Raises ShapeMismatchError, DTypeMismatchError or DeviceMismatchError, whose sentence begins with `what`.
+    """
+    if vector.shape != (r,):
+        raise ShapeMismatchError(
+            f"{what} is {tuple(vector.shape)}, its basis has r = {r}; extract the basis again from this model."
+        )
+    if vector.dtype != dtype:
+        raise DTypeMismatchError(
+            f"{what} is {vector.dtype} and its basis {dtype}; convert the basis with basis.to(dtype={vector.dtype})."
+        )
+    if vector.device != device:
+        raise DeviceMismatchError(
+            f"{what} is on {vector.device} and its basis on {device}; move the basis with "
+            f"basis.to(device={str(vector.device)!r})."
+        )
 
 
 class Layout:

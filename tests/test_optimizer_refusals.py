@@ -56,7 +56,7 @@ V = torch.eye(1, 12)
     ("basis", "error", "message"),
     [
         ({"a.q": V, "c.q": V}, UnmatchedNamesError, "1 of 2 names .*: c.q; adapted modules are called a.q, a.v, b.q"),
-        ({"a.q": torch.eye(1, 11)}, ShapeMismatchError, r"a.q: the deployed vector is \(12,\) and V is \(1, 11\)"),
+        ({"a.q": torch.eye(1, 11)}, ShapeMismatchError, r"a.q: the deployed vector is \(12,\), its basis has r = 11"),
         ({"a.q": V.double()}, DTypeMismatchError, r"basis.to\(dtype=torch.float32\)"),
     ],
 )
