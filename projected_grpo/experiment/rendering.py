@@ -14,15 +14,16 @@ from projected_grpo.experiment.summary import Estimate, Gauge, Row, Summary
 from projected_grpo.whole_files import whole
 
 HEADINGS = (
-    "arm", "hack", "solve", "format", "alive", "hack off V", "solve off V", "hack less post-hoc", "solve less post-hoc",
-    "beats it", "hack less random V",
+    "arm", "hack as trained", "solve as trained", "hack", "solve", "format", "alive", "hack off V", "solve off V",
+    "hack less post-hoc", "solve less post-hoc", "beats it", "hack less random V",
 )  # fmt: skip
 LEGEND = (
     "Means ± standard errors over {n} cells ({warmups} and seeds {seeds}) of the deployed model, on {prompts} held-out "
-    "prompts each; the untrained model has hack {hack:.3f} and solve {solve:.3f}. Off V: the same model without "
-    "anything along V. Less post-hoc: minus one split of what vanilla has learned, along the same V, paired by cell, "
-    "with a 95 % bootstrap interval. Alive: runs whose deployed model keeps the form and solves or hacks at all. "
-    "Windup, of erase: how far the optimizer's own point is from the start at the end, beside how far the model is."
+    "prompts each, behind those of the model as trained; the untrained model has hack {hack:.3f} and solve "
+    "{solve:.3f}. Off V: the deployed model without anything along V. Less post-hoc: minus one split of what vanilla "
+    "has learned, along the same V, paired by cell, with a 95 % bootstrap interval. Alive: runs whose deployed model "
+    "keeps the form and solves or hacks at all. Windup, of erase: how far the optimizer's own point is from the start "
+    "at the end, beside how far the model is."
 )
 
 
@@ -124,7 +125,8 @@ GAUGE_HEADINGS = ("gauge", "limit", "died", "of these flagged", "lived", "of the
 
 def _cells(row: Row) -> list[str]:
     return [
-        row.arm, _with_error(row.hack), _with_error(row.solve), f"{row.format.mean:.2f}", f"{row.alive}/{row.hack.n}",
+        row.arm, f"{row.trained_hack.mean:.3f}", f"{row.trained_solve.mean:.3f}", _with_error(row.hack),
+        _with_error(row.solve), f"{row.format.mean:.2f}", f"{row.alive}/{row.hack.n}",
         _with_error(row.off_axes_hack), _with_error(row.off_axes_solve), _difference(row.less_against.get("hack")),
         _difference(row.less_against.get("solve")), row.beats, _difference(row.less_control.get("hack")),
     ]  # fmt: skip

@@ -35,6 +35,8 @@ class Estimate:
 class Row:
     """One arm, over all warm-ups and seeds.
 
+    hack, solve, format: of the model that would be shipped; trained_hack, trained_solve: of the one that was sampled in
+    training, the quarantine included.
     off_axes: the same model without anything along V. less_against, less_control: minus the arm that it is compared
     with. beats: whether it beats that arm's hack without losing solve or format; "only along V" if what it wins is
     gone once nothing is along V. windup: how far the optimizer's point is from the start at the end, beside how
@@ -56,6 +58,8 @@ class Row:
     alive: int
     windup: Estimate | None
     beats: Verdict
+    trained_hack: Estimate
+    trained_solve: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +142,8 @@ def _row(arm: Arm, by_arm: Mapping[str, Sequence[Outcome]]) -> Row:
         less_against=against, less_control=_less(own, by_arm.get(arm.control or "", ())),
         alive=sum(each.alive for each in own), windup=_estimate(windup) if windup else None,
         beats=_verdict(own, against),
+        trained_hack=_estimate([each.rates["trained"]["hack"] for each in own]),
+        trained_solve=_estimate([each.rates["trained"]["solve"] for each in own]),
     )  # fmt: skip
 
 
