@@ -4,6 +4,7 @@ The adapter, which brings PEFT along, is in `projected_grpo.adapter`.
 """
 
 from projected_grpo.basis import Basis
+from projected_grpo.cache import cache_in
 from projected_grpo.claims import Claim, Guarantee
 from projected_grpo.diagnostics import Diagnostics
 from projected_grpo.errors import ProjectedGRPOError
@@ -24,6 +25,7 @@ __all__ = [
     "SplitResult",
     "SplitRule",
     "VectorPair",
+    "cache_in",
     "extract_basis",
     "overlap",
     "project_out",

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from projected_grpo.adapter.errors import AdapterConfigError
+from projected_grpo.cache import kept
 
 _SVD_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -40,6 +41,12 @@ def decompose(weight: Float[Tensor, "d_out d_in"], svd_dtype: str = "float64") -
         U, S, Vh = torch.linalg.svd(weight.to(resolve_svd_dtype(svd_dtype)), full_matrices=False)
         sign = torch.sign(U.gather(0, U.abs().argmax(0, keepdim=True))).squeeze(0)  # (r,)
         return Decomposition(*(factor.to(weight.dtype).contiguous() for factor in (U * sign, S, Vh * sign[:, None])))
+
+
+def decomposition_of(weight: Float[Tensor, "d_out d_in"], svd_dtype: str, fingerprint: str) -> Decomposition:
+    """Returns `decompose` of a weight with this fingerprint, from the cache where there is one that has it."""
+    parts = kept("svd-1", fingerprint, lambda: decompose(weight, svd_dtype)._asdict())
+    return Decomposition(**{name: part.to(weight.device) for name, part in parts.items()})
 
 
 def fingerprint(weight: Float[Tensor, "d_out d_in"], svd_dtype: str = "float64") -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import linear
 
-from projected_grpo.adapter.decomposition import decompose, fingerprint
+from projected_grpo.adapter.decomposition import decomposition_of, fingerprint
 from projected_grpo.adapter.errors import AdapterStateError, FingerprintMismatchError
 
 
@@ -61,7 +61,7 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
     def add_vectors(self, adapter_name: str, *, svd_dtype: str, quarantine: bool, fingerprint: str) -> None:
         """Gives the layer its basis and its vectors, both zero."""
         weight = self.base_layer.weight
-        self.U, _, self.Vh = decompose(weight, svd_dtype)
+        self.U, _, self.Vh = decomposition_of(weight, svd_dtype, fingerprint)
         self.fingerprint, self.svd_dtype = fingerprint, svd_dtype
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         size = self.Vh.shape[0]

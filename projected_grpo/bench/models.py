@@ -82,11 +82,11 @@ def operations(setting: Setting) -> float:
 @contextmanager
 def _random_factors_where_wide() -> Iterator[None]:
     # The name under which the layer looks it up; nothing else is replaced.
-    decompose = layer.decompose  # type: ignore[attr-defined]  # imported there, not exported
+    decomposition_of = layer.decomposition_of  # type: ignore[attr-defined]  # imported there, not exported
 
-    def factors(weight: Tensor, svd_dtype: str = "float64") -> Decomposition:
+    def factors(weight: Tensor, svd_dtype: str, fingerprint: str) -> Decomposition:
         if min(weight.shape) <= LARGEST_DECOMPOSED:
-            own: Decomposition = decompose(weight, svd_dtype)
+            own: Decomposition = decomposition_of(weight, svd_dtype, fingerprint)
             return own
         U, Vh = (
             torch.linalg.qr(torch.randn(size, min(weight.shape), device=weight.device))[0] for size in weight.shape
@@ -94,8 +94,8 @@ def _random_factors_where_wide() -> Iterator[None]:
         ones = torch.ones(min(weight.shape), device=weight.device)
         return Decomposition(*(factor.to(weight.dtype).contiguous() for factor in (U, ones, Vh.mT)))
 
-    layer.decompose = factors  # type: ignore[attr-defined]  # as above
+    layer.decomposition_of = factors  # type: ignore[attr-defined]  # as above
     try:
         yield
     finally:
-        layer.decompose = decompose  # type: ignore[attr-defined]  # as above
+        layer.decomposition_of = decomposition_of  # type: ignore[attr-defined]  # as above

@@ -19,6 +19,7 @@ from projected_grpo.bench.shapes import ModelShape, Module
 from projected_grpo.bench.sources import measure_sources
 from projected_grpo.bench.split import measure_split
 from projected_grpo.bench.step import measure_step
+from projected_grpo.cache import cache_in
 from projected_grpo.errors import SettingError
 
 GROUPS: dict[str, Callable[[Setting], list[Row]]] = {
@@ -78,7 +79,7 @@ def measure(
             f"A batch of {options.batch} cannot share {options.tokens} tokens; choose a divisor above 1."
         )
     rows, left_out = list[Row](), list[str]()
-    with pinned(options.threads):
+    with pinned(options.threads), cache_in(None):
         progress("the machine")
         machine = look(device, dtype, options.budget / 2)
         setting = Setting(

@@ -3,6 +3,7 @@
 Controls come from the same extraction, see `projected_grpo.training.controls`.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from projected_grpo.adapter import fingerprints
 from projected_grpo.basis import Basis
+from projected_grpo.cache import cache_folder, digest_of, kept
 from projected_grpo.extraction import extract_basis, isolated_gradient, overlap
 from projected_grpo.training.config import BasisConfig
 from projected_grpo.training.controls import shown, turned
 from projected_grpo.training.errors import PairsError
+from projected_grpo.training.inputs import weights_digest
 from projected_grpo.training.learning import mean_nll
 from projected_grpo.training.policy import Policy
 from projected_grpo.training.pool import read
@@ -55,12 +58,13 @@ def extract(
 def first_basis(
     policy: Policy, seen: Sequence[TokenPair], held_out: Sequence[TokenPair], config: BasisConfig, *, seed: int
 ) -> Extracted:
-    """The V that a run begins with: one that was saved, or else extracted.
+    """The V that a run begins with: one that was saved, or else extracted, or kept in a cache from when it was.
 
     Raises StaleBasisError for a saved one that belongs to other weights, and what Basis.load raises.
     """
     if config.basis_from is None:
-        return extract(policy, seen, held_out, config, seed=seed)
+        basis = _kept(policy, shown(seen, config.basis, seed=seed), config)
+        return _measured(policy, basis, held_out, config, seed)
     saved = Basis.load(config.basis_from)
     saved.check_fingerprints(fingerprints(policy.model))
     vector = next(iter(policy.vectors.values())).deployed
@@ -139,6 +143,20 @@ def _extracted(policy: Policy, seen: Sequence[TokenPair], config: BasisConfig) -
         policy.model, [_losses(policy, pair) for pair in seen], config.k,
         relative_floor=config.relative_floor, global_floor=config.global_floor,
     )  # fmt: skip
+
+
+def _kept(policy: Policy, seen: Sequence[TokenPair], config: BasisConfig) -> Basis:
+    """As `_extracted`, or as it came out when it was extracted from the same weights, vectors and pairs before."""
+    if cache_folder() is None:
+        return _extracted(policy, seen, config)
+    decides = (
+        weights_digest(policy), digest_of({name: pair.deployed.detach() for name, pair in policy.vectors.items()}),
+        [(pair.prompt, pair.hack, pair.clean) for pair in seen], config.k, config.relative_floor, config.global_floor,
+        policy.device.type, torch.__version__,
+    )  # fmt: skip
+    key = hashlib.sha256(repr(decides).encode()).hexdigest()
+    rows = kept("basis-1", key, lambda: _extracted(policy, seen, config))
+    return Basis({name: V.to(policy.device) for name, V in rows.items()}, fingerprints=fingerprints(policy.model))
 
 
 def _measured(policy: Policy, basis: Basis, held_out: Sequence[TokenPair], config: BasisConfig, seed: int) -> Extracted:

@@ -1,0 +1,159 @@
+"""The cache: what is kept comes back bit for bit, and never for another weight, however its files are damaged."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import get_peft_model
+from torch import nn
+from training_toys import same_bits, toy, trained
+
+from projected_grpo import Basis, cache_in
+from projected_grpo.adapter import SVDRoutingConfig, decompose, fingerprint
+from projected_grpo.adapter.decomposition import decomposition_of
+from projected_grpo.cache import VARIABLE, cache_folder, kept
+from projected_grpo.training import hack_basis
+
+KEY = "ab" * 32
+
+
+def weight(seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def taken(W: torch.Tensor, svd_dtype: str = "float64"):
+    return decomposition_of(W, svd_dtype, fingerprint(W, svd_dtype))
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("computed again")
+
+
+@pytest.fixture
+def folder(tmp_path: Path):
+    with cache_in(tmp_path / "cache"):
+        yield tmp_path / "cache"
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert cache_folder() is None
+    assert same_bits(taken(weight())._asdict(), decompose(weight())._asdict())
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_innermost_block_decides_and_then_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "~/elsewhere")
+    assert cache_folder() == Path.home() / "elsewhere"
+    with cache_in(tmp_path), cache_in(tmp_path / "inner"):
+        assert cache_folder() == tmp_path / "inner"
+        with cache_in(None):
+            assert cache_folder() is None
+    assert cache_folder() == Path.home() / "elsewhere"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_decomposition_is_computed_once(folder, monkeypatch, dtype):
+    first = taken(weight(dtype=dtype))
+    monkeypatch.setattr(torch.linalg, "svd", never)
+    again = taken(weight(dtype=dtype))
+    assert same_bits(first._asdict(), again._asdict())
+    assert {part.dtype for part in again} == {dtype}
+
+
+@pytest.mark.parametrize(
+    "other", [lambda: taken(weight(1)), lambda: taken(weight(), "float32"), lambda: taken(weight(dtype=torch.float64))]
+)
+def test_another_weight_dtype_or_precision_is_another_entry(folder, other):
+    taken(weight())
+    other()
+    assert len([*folder.glob("svd-1/*")]) == 2
+
+
+def test_a_model_that_is_adapted_again_has_the_same_basis(folder, monkeypatch):
+    def adapted():
+        torch.manual_seed(0)
+        model = get_peft_model(nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 5)), SVDRoutingConfig(target_modules=".*"))
+        return {name: value for name, value in model.named_buffers() if name.endswith((".U", ".Vh"))}
+
+    first = adapted()
+    monkeypatch.setattr(torch.linalg, "svd", never)
+    assert len(first) == 4
+    assert same_bits(first, adapted())
+
+
+@pytest.fixture(scope="module")
+def entry(tmp_path_factory) -> tuple[Path, bytes]:
+    """A file of the cache, and what it holds."""
+    folder = tmp_path_factory.mktemp("cache")
+    with cache_in(folder):
+        kept("some", KEY, lambda: {"a": torch.arange(4.0), "b": torch.zeros(0, 3)})
+    (path,) = folder.glob("some/*")
+    return path, path.read_bytes()
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_told_of_computed_again_and_mended(entry, data):
+    path, whole = entry
+    at = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans(), label="cut off"):
+        damaged = whole[:at]
+    else:
+        damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
+    path.write_bytes(damaged)
+    true, calls = {"a": torch.arange(4.0), "b": torch.zeros(0, 3)}, []
+    with warnings.catch_warnings(record=True) as told, cache_in(path.parent.parent):
+        warnings.simplefilter("always")
+        found = kept("some", KEY, lambda: calls.append(1) or true)
+    assert same_bits(found, true)
+    assert len(told) == len(calls)  # a byte that means nothing, as a space in the header, changes nothing
+    assert all("is computed again" in str(each.message) for each in told)
+    assert path.read_bytes() in ((whole,) if calls else (damaged,))
+
+
+def test_most_damage_is_seen(entry):
+    path, whole = entry
+    seen = 0
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with warnings.catch_warnings(record=True) as told, cache_in(path.parent.parent):
+            warnings.simplefilter("always")
+            kept("some", KEY, lambda: {"a": torch.arange(4.0), "b": torch.zeros(0, 3)})
+        seen += len(told)
+    assert seen > 0.9 * len(whole)
+
+
+def test_a_file_under_anothers_name_is_not_taken_for_it(folder):
+    one, other = weight(0), weight(1)
+    taken(one)
+    (path,) = folder.glob("svd-1/*")
+    path.rename(path.with_stem(fingerprint(other)))
+    with pytest.warns(RuntimeWarning, match="does not hold what it says; it is computed again"):
+        found = taken(other)
+    assert same_bits(found._asdict(), decompose(other)._asdict())
+
+
+def test_where_nothing_can_be_written_the_work_is_not_lost(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with cache_in(tmp_path / "file"), pytest.warns(RuntimeWarning, match="nothing is kept for the next time"):
+        found = taken(weight())
+    assert same_bits(found._asdict(), decompose(weight())._asdict())
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_run_begins_with_the_basis_that_was_kept_and_ends_in_the_same_bits(folder, tmp_path, monkeypatch):
+    without = trained(toy(tmp_path / "a", basis={"refresh_every": 0}))
+    extracted = Basis.load(tmp_path / "a" / "basis.safetensors")
+    (path,) = folder.glob("basis-1/*")
+    monkeypatch.setattr(hack_basis, "extract_basis", never)
+    assert same_bits(trained(toy(tmp_path / "b", basis={"refresh_every": 0})), without)
+    assert Basis.load(tmp_path / "b" / "basis.safetensors") == extracted
+    assert [*folder.glob("basis-1/*")] == [path]
+    with pytest.raises(AssertionError, match="computed again"):
+        trained(toy(basis={"refresh_every": 0, "k": 2}))
+    with pytest.raises(AssertionError, match="computed again"):
+        trained(toy(basis={"refresh_every": 0}, run={"seed": 1}))  # other pairs
