@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, Qwen3Config
 
-from projected_grpo.bench import extraction, generation, growth, models, run
+from projected_grpo.bench import extraction, generation, growth, grpo, models, run
 from projected_grpo.bench.machine import Machine, load, usable
 from projected_grpo.bench.plot import format_of, plot
 from projected_grpo.bench.render import duration, markdown
@@ -31,7 +31,7 @@ MACHINE = Machine(
 def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose speed need not be measured; and as few tokens and pairs as will do."""
     monkeypatch.setattr(run, "look", lambda *_: MACHINE)
-    for module, name in ((generation, "PROMPT"), (generation, "NEW"), (extraction, "PAIRS")):
+    for module, name in ((generation, "PROMPT"), (generation, "NEW"), (extraction, "PAIRS"), (grpo, "PROMPT")):
         monkeypatch.setattr(module, name, 1)
 
 
@@ -167,7 +167,7 @@ def test_a_wide_model_has_random_factors_and_a_narrow_one_stands_in(monkeypatch:
     found = measure(
         large, large.modules(), device=CPU, dtype=torch.float32, options=LEAST, only=["generation"]
     )  # fmt: skip
-    assert "generation, extraction: run on a narrow model (hidden 64, 2 layers)" in found.left_out[0]
+    assert "generation, extraction, grpo: run on a narrow model (hidden 64, 2 layers)" in found.left_out[0]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ VIEWS = (
     "aten::squeeze", "aten::transpose", "aten::t", "aten::expand", "aten::detach", "aten::alias", "aten::permute",
     "aten::as_strided", "aten::_reshape_alias", "aten::lift_fresh",
 )  # fmt: skip
+# Memory that nothing has been written to yet: held, and neither a kernel nor bytes that move.
+EMPTY = ("aten::empty", "aten::empty_like", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Counts:
     operators: how often each operator was called, by its name without the overload.
     allocated: bytes of new memory that operators returned.
     peak: the most of them that were held at one time.
-    touched: bytes of all tensors that they took and returned, views left out.
+    touched: bytes of all tensors that they took and returned, views and empty memory left out.
     """
 
     operators: Counter[str]
@@ -41,8 +43,8 @@ class Counts:
 
     @property
     def calls(self) -> int:
-        """Operator calls that do something: all but views."""
-        return sum(count for name, count in self.operators.items() if name not in VIEWS + READS)
+        """Operator calls that do something: all but views and empty memory."""
+        return sum(count for name, count in self.operators.items() if name not in VIEWS + READS + EMPTY)
 
     @property
     def reads(self) -> int:
@@ -73,7 +75,8 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
             old = {tensor.untyped_storage().data_ptr() for tensor in taken}
             new = [tensor for tensor in returned if tensor.untyped_storage().data_ptr() not in old]
             self._hold(new)
-            self.touched += sum(map(_bytes, taken)) + sum(map(_bytes, new))
+            if name not in EMPTY:
+                self.touched += sum(map(_bytes, taken)) + sum(map(_bytes, new))
         return result
 
     def _hold(self, new: list[Tensor]) -> None:

@@ -28,9 +28,9 @@ def measure_generation(setting: Setting) -> list[Row]:
 
     with merged(whole):
         jobs: dict[str, Job] = {
-            BASE: lambda: _sampled(base, prompts),
-            MERGED: lambda: _sampled(whole, prompts),
-            ADDITIVE: lambda: _sampled(additive, prompts),
+            BASE: lambda: sampled(base, prompts),
+            MERGED: lambda: sampled(whole, prompts),
+            ADDITIVE: lambda: sampled(additive, prompts),
             MERGING: merging,
         }
         timed = interleaved(jobs, device=setting.device, budget=3 * setting.budget)
@@ -51,7 +51,8 @@ def measure_generation(setting: Setting) -> list[Row]:
     return rows
 
 
-def _sampled(model: nn.Module, prompts: Tensor) -> Tensor:
+def sampled(model: nn.Module, prompts: Tensor) -> Tensor:
+    """The likeliest completions of NEW tokens, for prompts (B, P)."""
     # PEFT's own wrapper around the model does nothing for this adapter, and takes as long as a layer of a small model.
     inner: nn.Module = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]  # PEFT's own
     return sample(

@@ -58,7 +58,7 @@ def cells(row: Row) -> list[str]:
         where,
         duration(row.time.median),
         f"{duration(row.time.low)} to {duration(row.time.high)}",
-        "" if row.ratio is None else f"{row.ratio:.2f}",
+        "" if row.ratio is None else f"{row.ratio:.2f}" if row.ratio >= 0.1 else f"{row.ratio:.1g}",
         "" if row.by_bound is None else f"{row.by_bound:.1f}",
     ]
 

@@ -9,6 +9,7 @@ from projected_grpo.bench.adapter import measure_adapter
 from projected_grpo.bench.extraction import measure_extraction
 from projected_grpo.bench.generation import measure_generation
 from projected_grpo.bench.growth import measure_growth
+from projected_grpo.bench.grpo import measure_grpo
 from projected_grpo.bench.kernels import measure_graph, measure_kernels
 from projected_grpo.bench.machine import look, pinned
 from projected_grpo.bench.memory import measure_memory
@@ -29,6 +30,7 @@ GROUPS: dict[str, Callable[[Setting], list[Row]]] = {
     "sources": measure_sources,
     "generation": measure_generation,
     "extraction": measure_extraction,
+    "grpo": measure_grpo,
     "memory": measure_memory,
     "kernels": measure_kernels,
     "graph": measure_graph,
@@ -36,7 +38,7 @@ GROUPS: dict[str, Callable[[Setting], list[Row]]] = {
 }
 ON_CUDA_ALONE = ("kernels", "graph")
 WHEN_ASKED = ("growth",)
-RUN_MODELS = ("adapter", "sources", "generation", "extraction")
+RUN_MODELS = ("adapter", "sources", "generation", "extraction", "grpo")
 
 
 @dataclass(frozen=True, kw_only=True)

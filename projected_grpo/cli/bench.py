@@ -15,7 +15,7 @@ from projected_grpo.whole_files import whole
 
 Preset = Literal["tiny", "Qwen3-0.6B", "Qwen3-4B", "Qwen3-8B", "Qwen3-32B", "Llama-3-8B"]
 Part = Literal[
-    "split", "step", "adapter", "sources", "generation", "extraction", "memory", "kernels", "graph", "growth"
+    "split", "step", "adapter", "sources", "generation", "extraction", "grpo", "memory", "kernels", "graph", "growth"
 ]  # fmt: skip
 DType = Literal["float32", "bfloat16", "float64"]
 SUFFIXES = (".json", ".md")
