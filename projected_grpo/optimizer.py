@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -148,8 +149,8 @@ class RoutedOptimizer(Wrapper):
             check_base(self.base, self.vectors, self.routing)
         progress = self._progress or at_the_start(self.vectors, self._layout, self.routing)
         g = self._layout.stack(found.g)
-        before = self._vectors_now(progress)
-        norm, size = self._norm(g, found, progress, before)
+        before, changed = self._vectors_now(progress)
+        norm, size = self._norm(g, found, progress, changed)
         fed, norm_fed = self._fed(g, norm, size, found, progress)
         splits_g = self.routing.intervention != "none" and not self.routing.moves_the_point
         covered = len(self._split.V)
@@ -163,27 +164,32 @@ class RoutedOptimizer(Wrapper):
         )
         return loss
 
-    def _vectors_now(self, progress: Progress) -> tuple[Stacks, Stacks]:
-        """Copies of the deployed and the quarantine vectors.
+    def _vectors_now(self, progress: Progress) -> tuple[tuple[Stacks, Stacks], Bool[Tensor, ""] | None]:
+        """The deployed and the quarantine vectors, which nothing writes over; and whether they are other than what the
+        last step wrote, where that is asked.
 
         Raises:
             OutsideWriteError: one was cast or moved, where the next step would overwrite it.
         """
+        if not self.routing.moves_the_point:
+            return (self._layout.stack(self._deployed), self._layout.stack(self._quarantine)), None
         try:
-            return self._layout.stack(self._deployed), self._layout.stack(self._quarantine)
+            changed = progress.changed(self._layout, self._deployed, self._quarantine)
         except ProjectedGRPOError:
             self._check_untouched(progress)
             raise
+        return (progress.deployed, progress.quarantine or self._layout.stack(self._quarantine)), changed
 
     def _check_untouched(self, progress: Progress) -> None:
         check_untouched(progress.deployed, self._layout, self._deployed, "deployed")
         check_untouched(progress.quarantine, self._layout, self._quarantine, "quarantine")
 
-    def _norm(self, g: Stacks, found: Found, progress: Progress, now: tuple[Stacks, Stacks]) -> tuple[Tensor, float]:
+    def _norm(
+        self, g: Stacks, found: Found, progress: Progress, changed: Bool[Tensor, ""] | None
+    ) -> tuple[Tensor, float]:
         """The norm of everything that was found, after all that can be refused, with one synchronisation."""
         others = found.other_gradients
         norm = global_norm(g, others) if any(other.is_sparse for other in others) else plain_norm(g, others)
-        changed = progress.changed(*now)
         size, is_changed = torch.stack([norm, norm.new_zeros(()) if changed is None else changed.to(norm)]).tolist()
         if not trusted(size):
             norm = global_norm(g, others)

@@ -44,27 +44,35 @@ class Progress:
         by_update = routing.space == "update"
         came = torch._foreach_sub(self.point if by_update else self.start, point)
         covered = len(split.V)
-        parts, memory = split.of_stacks(came[:covered], self.memory)
+        # Each result takes the place of what it is made of: new memory for each would cost as much as the arithmetic.
+        parts, memory = split.of_stacks(came[:covered], self.memory, in_place=True)
         kept = [*(part.kept for part in parts), *came[covered:]]
-        deployed = torch._foreach_sub(self.deployed if by_update else self.start, kept)
+        deployed = _less(self.deployed if by_update else self.start, kept)
         if routing.retained < 1:
             point = torch._foreach_lerp(deployed, point, routing.retained)
         if not self.quarantine:
             return Progress(self.start, point, deployed, [], memory)
         removed = [*(part.removed for part in parts), *(torch.zeros_like(stack) for stack in came[covered:])]
-        quarantine = torch._foreach_sub(self.quarantine, removed) if by_update else torch._foreach_neg(removed)
+        quarantine = _less(self.quarantine, removed) if by_update else [stack.neg_() for stack in removed]
         return Progress(self.start, point, deployed, quarantine, memory)
 
     def forgetting(self) -> "Progress":
         """Where training stands when its axes are replaced by others, of which nothing has been seen."""
         return replace(self, memory={})
 
-    def changed(self, deployed: Stacks, quarantine: Stacks) -> Bool[Tensor, ""] | None:
-        """Whether vectors differ from what the last step wrote, or are NaN; None where nothing is compared."""
-        sides = [(self.deployed, deployed), (self.quarantine, quarantine)]
-        pairs = [pair for written, now in sides if written for pair in zip(written, now, strict=True)]
-        # The extremes of the difference: on a CPU a third of the time of a comparison entry by entry.
-        extremes = [extreme for written, now in pairs for extreme in torch.aminmax(written - now)]
+    def changed(
+        self, layout: Layout, deployed: Mapping[str, Tensor], quarantine: Mapping[str, Tensor]
+    ) -> Bool[Tensor, ""]:
+        """Whether vectors differ from what the last step wrote, or are NaN.
+
+        Raises ShapeMismatchError, DTypeMismatchError or DeviceMismatchError for one that was cast or moved.
+        """
+        scratch, extremes = [torch.empty_like(stack) for stack in self.deployed], list[Tensor]()
+        for written, vectors in ((self.deployed, deployed), (self.quarantine, quarantine)):
+            if written:
+                # The extremes of the difference: on a CPU a third of the time of a comparison entry by entry.
+                differences = _less(written, layout.stack(vectors, out=scratch))
+                extremes += [extreme for difference in differences for extreme in torch.aminmax(difference)]
         # Asked of each dtype by itself: in a coarser one a small difference is none.
         alike: defaultdict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
         for extreme in extremes:
@@ -72,7 +80,7 @@ class Progress:
         differ = [torch.stack(same).ne(0).any() for same in alike.values()]
         if len(differ) > 1:
             return torch.stack([each.to(differ[0].device) for each in differ]).any()
-        return differ[0] if differ else None
+        return differ[0]
 
     def named(self, layout: Layout) -> dict[str, Values]:
         """The parts by name, every vector (r,) with a memory of its own."""
@@ -80,6 +88,11 @@ class Progress:
         rows = {part: layout.rows(each) if each else {} for part, each in stacks.items()}
         copies = {part: {name: row.clone() for name, row in values.items()} for part, values in rows.items()}
         return {**copies, "memory": {name: means.clone() for name, means in self.memory.items()}}
+
+
+def _less(a: Stacks, b: Stacks) -> Stacks:
+    """a - b, written over b."""
+    return [torch.sub(x, y, out=y) for x, y in zip(a, b, strict=True)]
 
 
 def stacked(layout: Layout, named: Mapping[str, Mapping[str, Tensor]]) -> Progress:

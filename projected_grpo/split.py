@@ -150,16 +150,23 @@ def gated(c: Float[Tensor, "m k"], gate: Gate, open: Bool[Tensor, "m k"] | None)
 
 
 def split_stack(
-    g: Float[Tensor, "m r"], V: Float[Tensor, "m k r"], rule: SplitRule, *, open: Bool[Tensor, "m k"] | None = None
+    g: Float[Tensor, "m r"],
+    V: Float[Tensor, "m k r"],
+    rule: SplitRule,
+    *,
+    open: Bool[Tensor, "m k"] | None = None,
+    in_place: bool = False,
 ) -> SplitResult:
-    """Splits a stack of m gradients; V in the working dtype, padded with zero rows to a common k."""
+    """Splits a stack of m gradients; V in the working dtype, padded with zero rows to a common k.
+
+    in_place: what is kept may be written over g, which saves a pass over new memory.
+    """
     c = coefficients(g, V)
     used = gated(c, rule.gate, open) * rule.overshoot
     removed = from_coefficients(used, V, g.dtype)
-    kept = g - removed
     if rule.preserve_magnitude:
-        kept = at_length_of(g, kept)
-    return SplitResult(kept, removed, c)
+        return SplitResult(at_length_of(g, g - removed), removed, c)
+    return SplitResult(torch.sub(g, removed, out=g) if in_place else g - removed, removed, c)
 
 
 def at_length_of(g: Float[Tensor, "m r"], kept: Float[Tensor, "m r"]) -> Float[Tensor, "m r"]:
@@ -237,7 +244,12 @@ class GroupedSplit:
         return GroupedResult(kept, removed, seen, parts, remembered)
 
     def of_stacks(
-        self, stacks: Stacks, memory: Mapping[str, Tensor] | None, seen: Collection[str] | None = None
+        self,
+        stacks: Stacks,
+        memory: Mapping[str, Tensor] | None,
+        seen: Collection[str] | None = None,
+        *,
+        in_place: bool = False,
     ) -> tuple[list[SplitResult], dict[str, Tensor]]:
         """Splits the stacks of `layout`, one result for each, and says what the gate remembers then.
 
@@ -245,17 +257,22 @@ class GroupedSplit:
             stacks: what is split, (m, r) for each group.
             memory: as in a call.
             seen: the modules that the gate learns of; all if None.
+            in_place: the stacks may be written over.
 
         Raises SettingError for the gate predictable without a memory.
         """
         if not self.rule.remembers:
-            return [split_stack(g, V, self.rule) for g, V in zip(stacks, self.V, strict=True)], dict(memory or {})
+            parts = [split_stack(g, V, self.rule, in_place=in_place) for g, V in zip(stacks, self.V, strict=True)]
+            return parts, dict(memory or {})
         if memory is None:
             raise SettingError(
                 f"The gate {self.rule.gate} looks at earlier steps, and there are none here; use another gate."
             )
         means = self._means(memory)
-        parts = [split_stack(g, V, self.rule, open=mean > 0) for g, V, mean in zip(stacks, self.V, means, strict=True)]
+        parts = [
+            split_stack(g, V, self.rule, open=mean > 0, in_place=in_place)
+            for g, V, mean in zip(stacks, self.V, means, strict=True)
+        ]
         after = [DECAY * m + (1 - DECAY) * part.coefficients for m, part in zip(means, parts, strict=True)]
         learned = {
             name: mean[: self._k[name]]

@@ -27,7 +27,7 @@ class Group:
     dtype: torch.dtype
     device: torch.device
 
-    def stack(self, vectors: Mapping[str, Tensor]) -> Tensor:
+    def stack(self, vectors: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
         """The vectors of the group, (m, r); see `Layout.stack`."""
         zero = None
         present = []
@@ -37,8 +37,10 @@ class Group:
                 zero = torch.zeros(self.r, dtype=self.dtype, device=self.device) if zero is None else zero
                 vector = zero
             present.append(vector)
+        if out is not None and present[0].shape != (self.r,):  # torch.stack would make room for them
+            self.check(vectors)
         try:
-            stacked = torch.stack(present)
+            stacked = torch.stack(present, out=out)
         except RuntimeError:  # which says about lengths and devices only that they differ
             self.check(vectors)
             raise
@@ -94,13 +96,14 @@ class Layout:
         self.groups = [Group(tuple(names), r, dtype, device) for (_, r, dtype, device), names in alike.items()]
         self.names = [name for group in self.groups for name in group.names]
 
-    def stack(self, vectors: Mapping[str, Tensor]) -> Stacks:
-        """Copies of the vectors (r,), zeros for modules that have none.
+    def stack(self, vectors: Mapping[str, Tensor], out: Stacks | None = None) -> Stacks:
+        """Copies of the vectors (r,), zeros for modules that have none; written over the stacks `out`, if any.
 
         Raises:
             ShapeMismatchError, DTypeMismatchError, DeviceMismatchError: names the first vector that does not fit.
         """
-        return [group.stack(vectors) for group in self.groups]
+        places = [None] * len(self.groups) if out is None else out
+        return [group.stack(vectors, place) for group, place in zip(self.groups, places, strict=True)]
 
     def rows(self, stacks: Iterable[Tensor]) -> dict[str, Tensor]:
         """Module → its row (r,), a view."""

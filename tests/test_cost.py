@@ -23,12 +23,12 @@ R, K, FEW, MANY = 16, 3, 10, 40
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 # space, intervention -> calls of a step and of its diagnostics, and bytes of a step for each byte of a set of vectors.
 BOUNDS = {
-    ("gradient", "none"): (25, 68, 13), ("gradient", "erase"): (31, 69, 28), ("gradient", "route"): (32, 69, 35),
-    ("update", "none"): (25, 68, 13), ("update", "erase"): (40, 74, 41), ("update", "route"): (44, 66, 50),
-    ("displacement", "none"): (25, 68, 13), ("displacement", "erase"): (40, 74, 41),
-    ("displacement", "route"): (44, 66, 50),
+    ("gradient", "none"): (25, 67, 12), ("gradient", "erase"): (31, 68, 27), ("gradient", "route"): (32, 68, 34),
+    ("update", "none"): (25, 67, 12), ("update", "erase"): (40, 73, 40), ("update", "route"): (44, 65, 49),
+    ("displacement", "none"): (25, 67, 12), ("displacement", "erase"): (40, 73, 40),
+    ("displacement", "route"): (44, 65, 47),
 }  # fmt: skip
-PEAK = 11  # bytes held at most during a step for each byte of a set of vectors, whatever the space
+PEAK = 8  # bytes held at most during a step for each byte of a set of vectors, whatever the space
 
 
 def modules(count: int) -> list[Module]:
