@@ -1,6 +1,6 @@
 """What takes long to compute from weights, kept on disk by their content: decompositions, and the basis of a run.
 
-    with cache_in("~/.cache/projected_grpo"):       # or the environment variable PROJECTED_GRPO_CACHE
+    with cache_in("~/.cache/decomposed"):      # or the environment variable PROJECTED_GRPO_WEIGHTS_CACHE
         model = get_peft_model(base, SVDRoutingConfig())
 
 An entry's name is a sha256 of everything that decides it, so there is nothing to invalidate: another weight, dtype or
@@ -23,7 +23,7 @@ from torch import Tensor, uint8
 
 from projected_grpo.whole_files import whole
 
-VARIABLE = "PROJECTED_GRPO_CACHE"
+WEIGHTS_CACHE = "PROJECTED_GRPO_WEIGHTS_CACHE"  # it can hold more than the weights do, so there is no default
 _chosen: ContextVar[str | Path | None] = ContextVar("cache")
 
 
@@ -31,7 +31,7 @@ _chosen: ContextVar[str | Path | None] = ContextVar("cache")
 def cache_in(folder: str | Path | None) -> Iterator[None]:
     """Inside the block what takes long is read from the folder where it is there, and kept there where it is not.
 
-    None keeps nothing, whatever the environment variable says.
+    None keeps nothing, whatever the environment variable says. A block counts in its own thread.
     """
     token = _chosen.set(folder)
     try:
@@ -42,7 +42,7 @@ def cache_in(folder: str | Path | None) -> Iterator[None]:
 
 def cache_folder() -> Path | None:
     """The folder of the innermost `cache_in`, or of the environment variable; None if there is neither."""
-    named = _chosen.get(os.environ.get(VARIABLE))
+    named = _chosen.get(os.environ.get(WEIGHTS_CACHE))
     return Path(named).expanduser() if named else None
 
 
@@ -52,7 +52,7 @@ def kept(kind: str, key: str, compute: Callable[[], Mapping[str, Tensor]]) -> di
     Arguments:
         kind: a word for what it is, the name of a folder.
         key: a digest in hexadecimal of everything that decides the tensors.
-        compute: called without arguments where nothing is kept; contiguous tensors, which come back on the CPU.
+        compute: called without arguments where nothing is kept. What was kept comes back on the CPU.
     """
     folder = cache_folder()
     if folder is None:
@@ -66,12 +66,13 @@ def kept(kind: str, key: str, compute: Callable[[], Mapping[str, Tensor]]) -> di
 
 
 def _read(path: Path, key: str) -> dict[str, Tensor] | None:
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (an open file is no mapping)
+            # Copies, for what is read is the file itself, which somebody may write over while it is in use.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError) as error:
         _tell(f"{path} cannot be read ({error}); it is computed again.")
         return None
@@ -85,7 +86,11 @@ def _write(path: Path, key: str, tensors: Mapping[str, Tensor]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as partial:
-            save_file(dict(tensors), partial, metadata={"entry": f"{key} {digest_of(tensors)}"})
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()},
+                partial,
+                metadata={"entry": f"{key} {digest_of(tensors)}"},
+            )
     except (SafetensorError, OSError) as error:
         _tell(f"{path} cannot be written ({error}); nothing is kept for the next time.")
 

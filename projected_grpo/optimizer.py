@@ -175,10 +175,11 @@ class RoutedOptimizer(Wrapper):
             return (self._layout.stack(self._deployed), self._layout.stack(self._quarantine)), None
         try:
             changed = progress.changed(self._layout, self._deployed, self._quarantine)
+            quarantine = progress.quarantine or self._layout.stack(self._quarantine)
         except ProjectedGRPOError:
             self._check_untouched(progress)
             raise
-        return (progress.deployed, progress.quarantine or self._layout.stack(self._quarantine)), changed
+        return (progress.deployed, quarantine), changed
 
     def _check_untouched(self, progress: Progress) -> None:
         check_untouched(progress.deployed, self._layout, self._deployed, "deployed")

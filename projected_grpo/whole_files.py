@@ -1,6 +1,7 @@
 """Files that are whole or not there: written under another name beside their place, and renamed."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ def whole(path: Path) -> Iterator[Path]:
 
     A block that raises leaves what was there before.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
     try:
         yield partial
         partial.replace(path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, Qwen3Config
 
-from projected_grpo.bench import extraction, generation, growth, grpo, models, run
+from projected_grpo.bench import extraction, generation, growth, models, run
 from projected_grpo.bench.machine import Machine, load, usable
 from projected_grpo.bench.plot import format_of, plot
 from projected_grpo.bench.render import duration, markdown
@@ -31,7 +31,7 @@ MACHINE = Machine(
 def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose speed need not be measured; and as few tokens and pairs as will do."""
     monkeypatch.setattr(run, "look", lambda *_: MACHINE)
-    for module, name in ((generation, "PROMPT"), (generation, "NEW"), (extraction, "PAIRS"), (grpo, "PROMPT")):
+    for module, name in ((generation, "PROMPT"), (generation, "NEW"), (extraction, "PAIRS")):
         monkeypatch.setattr(module, name, 1)
 
 

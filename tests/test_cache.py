@@ -1,6 +1,8 @@
 """The cache: what is kept comes back bit for bit, and never for another weight, however its files are damaged."""
 
+import copy
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,11 @@ from training_toys import same_bits, toy, trained
 from projected_grpo import Basis, cache_in
 from projected_grpo.adapter import SVDRoutingConfig, decompose, fingerprint
 from projected_grpo.adapter.decomposition import decomposition_of
-from projected_grpo.cache import VARIABLE, cache_folder, kept
+from projected_grpo.adapter.vectors import adapted_layers
+from projected_grpo.cache import WEIGHTS_CACHE, cache_folder, kept
 from projected_grpo.training import hack_basis
+from projected_grpo.training.hack_basis import chosen_pairs, first_basis
+from projected_grpo.training.setting import make_policy_and_task
 
 KEY = "ab" * 32
 
@@ -39,7 +44,7 @@ def folder(tmp_path: Path):
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(WEIGHTS_CACHE, raising=False)
     monkeypatch.chdir(tmp_path)
     assert cache_folder() is None
     assert same_bits(taken(weight())._asdict(), decompose(weight())._asdict())
@@ -47,7 +52,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
 
 
 def test_the_innermost_block_decides_and_then_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv(VARIABLE, "~/elsewhere")
+    monkeypatch.setenv(WEIGHTS_CACHE, "~/elsewhere")
     assert cache_folder() == Path.home() / "elsewhere"
     with cache_in(tmp_path), cache_in(tmp_path / "inner"):
         assert cache_folder() == tmp_path / "inner"
@@ -145,6 +150,99 @@ def test_where_nothing_can_be_written_the_work_is_not_lost(tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+def changed_weight(policy, pairs, config):
+    policy.model.get_input_embeddings().weight[0, 0] += 1
+
+
+def changed_bias(policy, pairs, config):
+    next(iter(adapted_layers(policy.model).values())).base_layer.bias[0] += 1
+
+
+def changed_architecture(policy, pairs, config):
+    policy.model.get_base_model().config.rms_norm_eps = 0.5
+
+
+def changed_vector(policy, pairs, config):
+    next(iter(policy.vectors.values())).deployed[0] += 1
+
+
+def changed_coordinates(policy, pairs, config):
+    layer = next(iter(adapted_layers(policy.model).values()))
+    layer.U, layer.Vh = -layer.U, -layer.Vh
+
+
+def changed_end(policy, pairs, config):
+    policy.end_ids = (*policy.end_ids, 7)
+
+
+def changed_pairs(policy, pairs, config):
+    return pairs[1:], config
+
+
+def changed_k(policy, pairs, config):
+    return pairs, replace(config, k=config.k + 1)
+
+
+def changed_floor(policy, pairs, config):
+    return pairs, replace(config, relative_floor=0.5)
+
+
+def changed_floor_of_all(policy, pairs, config):
+    return pairs, replace(config, global_floor=0.5)
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """The testbed's model, a bias in one adapted layer, its pairs and its settings."""
+    config = toy(basis={"pairs": 6, "k": 2, "held_out": 0.0})
+    policy, task = make_policy_and_task(config)
+    task.close()
+    layer = next(iter(adapted_layers(policy.model).values())).base_layer
+    layer.bias = nn.Parameter(torch.zeros(layer.out_features), requires_grad=False)
+    return policy, chosen_pairs(task, config.basis, seed=0)[0], config.basis
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_weight, changed_bias, changed_architecture, changed_vector, changed_coordinates, changed_end,
+        changed_pairs, changed_k, changed_floor, changed_floor_of_all,
+    ],
+)  # fmt: skip
+@torch.no_grad()
+def test_whatever_decides_a_basis_makes_another_entry(folder, fresh, change):
+    policy, pairs, config = copy.deepcopy(fresh)
+    first = first_basis(policy, pairs, (), config, seed=0).basis
+    assert first_basis(policy, pairs, (), config, seed=0).basis == first
+    assert len([*folder.glob("basis-1/*")]) == 1
+    pairs, config = change(policy, pairs, config) or (pairs, config)
+    now = first_basis(policy, pairs, (), config, seed=0).basis
+    assert len([*folder.glob("basis-1/*")]) == 2
+    with cache_in(None):
+        assert now == first_basis(policy, pairs, (), config, seed=0).basis
+
+
+def test_other_versions_of_the_code_make_another_entry(folder, fresh, monkeypatch):
+    policy, pairs, config = fresh
+    first_basis(policy, pairs, (), config, seed=0)
+    monkeypatch.setattr(hack_basis, "versions", lambda: {"torch": "another"})
+    first_basis(policy, pairs, (), config, seed=0)
+    assert len([*folder.glob("basis-1/*")]) == 2
+
+
+def test_what_was_read_is_no_view_of_the_file(folder):
+    taken(weight())
+    found = taken(weight())
+    (path,) = folder.glob("svd-1/*")
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert same_bits(found._asdict(), decompose(weight())._asdict())
+
+
+def test_a_folder_that_cannot_be_looked_at_is_told_of():
+    with cache_in("x" * 300), pytest.warns(RuntimeWarning, match="it is computed again|nothing is kept"):
+        assert same_bits(taken(weight())._asdict(), decompose(weight())._asdict())
+
+
 def test_a_run_begins_with_the_basis_that_was_kept_and_ends_in_the_same_bits(folder, tmp_path, monkeypatch):
     without = trained(toy(tmp_path / "a", basis={"refresh_every": 0}))
     extracted = Basis.load(tmp_path / "a" / "basis.safetensors")
@@ -153,7 +251,3 @@ def test_a_run_begins_with_the_basis_that_was_kept_and_ends_in_the_same_bits(fol
     assert same_bits(trained(toy(tmp_path / "b", basis={"refresh_every": 0})), without)
     assert Basis.load(tmp_path / "b" / "basis.safetensors") == extracted
     assert [*folder.glob("basis-1/*")] == [path]
-    with pytest.raises(AssertionError, match="computed again"):
-        trained(toy(basis={"refresh_every": 0, "k": 2}))
-    with pytest.raises(AssertionError, match="computed again"):
-        trained(toy(basis={"refresh_every": 0}, run={"seed": 1}))  # other pairs

@@ -1,6 +1,7 @@
 """Experiments: what is in them, that nothing is run twice or mixed, and what the tables make of figures."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -277,3 +278,42 @@ def test_the_tables_of_the_findings_are_those_of_the_commands():
     assert len({name for name, _ in shown}) > 3
     for name, table in shown:
         assert f"\n{table}\n" in (DOCS / f"{name}.md").read_text()
+
+
+PROTOTYPES_ERROR = 0.012  # of three of its evaluations
+COLUMNS = ("", ", hard", ", hard, twice the rate", ", random V")
+
+
+def test_which_cells_of_the_prototypes_table_are_reproduced():
+    shown = rendering.from_json((DOCS / "spaces.json").read_text())
+    told = (DOCS.parent / "findings.md").read_text()
+    (table,) = re.findall(r"\| routing \| normal .*\n\|---.*\n((?:\|.*\n)+)", told)
+    marks = []
+    for line in table.splitlines():
+        rule, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        arms = [f"route, {rule}{column}" for column in COLUMNS] + [f"erase, {rule}", f"erase, {rule}, random V"]
+        for arm, cell in zip(arms, cells, strict=True):
+            row, text = shown.row(arm), cell.removesuffix(" =")
+            if text.startswith("dead"):
+                reproduced = row.alive == (1 if text == "dead in 2 of 3" else 0)
+            else:
+                theirs = [float(number) for number in text.split(" / ")]
+                reproduced = all(
+                    abs(ours.mean - number) <= 2 * math.hypot(ours.error, PROTOTYPES_ERROR)
+                    for ours, number in zip((row.hack, row.solve), theirs, strict=False)
+                )
+            assert cell.endswith("=") == reproduced, f"{arm}: {cell}"
+            marks.append(reproduced)
+    assert (sum(marks), len(marks)) == (15, 36)
+
+
+def test_every_arm_with_the_hacks_v_has_a_random_one_beside_it():
+    for experiment in EXPERIMENTS.values():
+        for arm in experiment.arms:
+            config = experiment.config(Cell(arm=arm, warmup=0, seed=0))
+            trains = arm.of is None and config.routing.intervention != "none"
+            if (trains or arm.of is not None) and config.basis.basis == "hack":
+                assert arm.control is not None, f"{experiment.name}: {arm.name}"
+                control = experiment.config(Cell(arm=experiment.by_name[arm.control], warmup=0, seed=0))
+                assert control.basis.basis == "random"
+                assert (control.routing, control.grpo) == (config.routing, config.grpo)

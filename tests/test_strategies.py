@@ -69,8 +69,10 @@ def test_an_adapter_case_has_distinct_singular_values(case):
     assert (singular[:-1] - singular[1:] > 0.05).all()
 
 
-def smallest(predicate, strategy=split_cases()):  # noqa: B008
-    case = find(strategy, predicate, settings=settings(max_examples=300, database=None))
+def smallest(predicate, strategy=None):
+    case = find(
+        split_cases() if strategy is None else strategy, predicate, settings=settings(max_examples=300, database=None)
+    )
     return case.told
 
 

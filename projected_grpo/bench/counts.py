@@ -33,7 +33,8 @@ class Counts:
     operators: how often each operator was called, by its name without the overload.
     allocated: bytes of new memory that operators returned.
     peak: the most of them that were held at one time.
-    touched: bytes of all tensors that they took and returned, views and empty memory left out.
+    touched: bytes of all tensors that they took and returned, views and empty memory left out; what is written in place
+        counts once.
     """
 
     operators: Counter[str]

@@ -1,14 +1,15 @@
 """A whole GRPO step without and with routing, and which share of it the optimizer's part is."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from projected_grpo.adapter import materialized, merged, routed_vectors
+from projected_grpo.bench import generation
 from projected_grpo.bench.adapter import backward, loss
-from projected_grpo.bench.generation import NEW, PROMPT, sampled
 from projected_grpo.bench.models import adapted_model, embeddings, runnable
 from projected_grpo.bench.report import Row, rows_of
 from projected_grpo.bench.setting import SEED, Setting, make_basis
@@ -30,8 +31,8 @@ def measure_grpo(setting: Setting) -> list[Row]:
     k = setting.axes[0]
     shape = runnable(setting)
     draw = torch.Generator().manual_seed(SEED)
-    prompts = torch.randint(shape.vocabulary, (setting.batch, PROMPT), generator=draw).to(setting.device)
-    plain, routed = _unrouted(adapted_model(setting)), _routed(adapted_model(setting), k)
+    prompts = torch.randint(shape.vocabulary, (setting.batch, generation.PROMPT), generator=draw).to(setting.device)
+    plain, routed = _unrouted(adapted_model(setting, quarantine=False)), _routed(adapted_model(setting), k)
     jobs: dict[str, Job] = {
         UNROUTED: partial(_step, setting, prompts, *plain),
         "GRPO step, routed": partial(_step, setting, prompts, *routed),
@@ -43,7 +44,7 @@ def measure_grpo(setting: Setting) -> list[Row]:
         timed, group="grpo", baseline=UNROUTED,
         settings={
             "hidden": shape.hidden, "layers": shape.layers, "k": k, "tokens": setting.tokens, "batch": setting.batch,
-            "new tokens": NEW, "dtype": str(setting.dtype),
+            "new tokens": generation.NEW, "dtype": str(setting.dtype),
         },
     )  # fmt: skip
 
@@ -53,10 +54,11 @@ Trained = tuple[nn.Module, Callable[[], object]]  # a model, and the optimizer's
 
 def _step(setting: Setting, prompts: Tensor, model: nn.Module, optimize: Callable[[], object]) -> None:
     with merged(model):
-        sampled(model, prompts)
+        generation.sampled(model, prompts)
     for pair in routed_vectors(model).values():
         pair.deployed.grad = None
-    with materialized(model):
+    half = setting.dtype.itemsize == 2  # of which the trainer runs the additive form
+    with nullcontext() if half else materialized(model):
         backward(loss(model, embeddings(setting, model)))
     optimize()
 

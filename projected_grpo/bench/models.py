@@ -47,14 +47,14 @@ def base_model(setting: Setting) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def adapted_model(setting: Setting) -> nn.Module:
-    """The base model with vectors that are not zero, so that no term of the adapter is."""
+def adapted_model(setting: Setting, *, quarantine: bool = True) -> nn.Module:
+    """The base model with vectors that are not zero, so that no term of the adapter is; with both of them, or one."""
     from peft import get_peft_model
 
     with warnings.catch_warnings(), _random_factors_where_wide():
         # PEFT reads a deprecated property of transformers' models each time it wraps one.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        model: nn.Module = get_peft_model(base_model(setting), SVDRoutingConfig()).eval()
+        model: nn.Module = get_peft_model(base_model(setting), SVDRoutingConfig(quarantine=quarantine)).eval()
     draw = torch.Generator().manual_seed(SEED)
     for pair in routed_vectors(model).values():
         for vector in pair:

@@ -60,40 +60,56 @@ HARD = {"": 1e-2, ", twice the rate": 2e-2}
 
 
 def _spaces() -> tuple[Arm, ...]:
-    """Every space and gate, on the normal schedule, at constant rates for longer, and with a random V."""
-    hard = {
-        how: {"steps": HARD_STEPS, "lr": lr, "schedule": "constant"} for how, lr in HARD.items()
-    }  # fmt: skip
+    """Every space and gate, on the normal schedule and at constant rates for longer, each also with a random V.
+
+    Erasing is there on the normal schedule only: `windup` pushes it.
+    """
+    schedules: dict[str, dict[str, Any]] = {"": {}}
+    for how, lr in HARD.items():
+        schedules[f", hard{how}"] = {"grpo": {"steps": HARD_STEPS, "lr": lr, "schedule": "constant"}}
     arms = [
-        VANILLA, _posthoc("posthoc"),
-        *(Arm(name=f"vanilla, hard{how}", changes={**_changes("none"), "grpo": grpo}) for how, grpo in hard.items()),
-        *(_posthoc(f"posthoc, hard{how}", of=f"vanilla, hard{how}") for how in hard),
-    ]  # fmt: skip
+        *(Arm(name=f"vanilla{hard}", changes={**_changes("none"), **grpo}) for hard, grpo in schedules.items()),
+        *_projections(*schedules),
+    ]
     for space, gate in RULES:
-        rule: dict[str, Any] = {"space": space, "gate": gate}
-        name, random = f"{space} {gate}", {"basis": "random"}
-        arms += [
-            Arm(name=f"route, {name}", changes=_changes("route", **rule), against="posthoc",
-                control=f"route, {name}, random V"),
-            Arm(name=f"route, {name}, random V", changes=_changes("route", random, **rule)),
-            *(
-                Arm(name=f"route, {name}, hard{how}", changes={**_changes("route", **rule), "grpo": grpo},
-                    against=f"posthoc, hard{how}")
-                for how, grpo in hard.items()
-            ),
-            Arm(name=f"erase, {name}", changes=_changes("erase", **rule), against="posthoc",
-                control=f"erase, {name}, random V"),
-            Arm(name=f"erase, {name}, random V", changes=_changes("erase", random, **rule)),
-        ]  # fmt: skip
+        for intervention in ("route", "erase"):
+            for hard, grpo in schedules.items() if intervention == "route" else [("", {})]:
+                rule: dict[str, Any] = {"space": space, "gate": gate}
+                arms += _with_random(f"{intervention}, {space} {gate}{hard}", intervention, hard, grpo, **rule)
     return tuple(arms)
+
+
+def _projections(*schedules: str) -> list[Arm]:
+    """What vanilla of each schedule has learned, projected along the hack's and along a random V."""
+    return [
+        arm
+        for hard in schedules
+        for arm in (
+            _posthoc(f"posthoc{hard}", of=f"vanilla{hard}", control=f"posthoc{hard}, random V"),
+            _posthoc(f"posthoc{hard}, random V", {"basis": "random"}, of=f"vanilla{hard}"),
+        )
+    ]
+
+
+def _with_random(name: str, intervention: str, hard: str, grpo: Changes, **rule: Any) -> tuple[Arm, Arm]:
+    """An arm and the same with a random V, each against the projection along its own."""
+    against, random = f"posthoc{hard}", {"basis": "random"}
+    return (
+        Arm(name=name, changes={**_changes(intervention, **rule), **grpo}, against=against,
+            control=f"{name}, random V"),
+        Arm(name=f"{name}, random V", changes={**_changes(intervention, random, **rule), **grpo},
+            against=f"{against}, random V"),
+    )  # fmt: skip
 
 
 def _by_rule() -> dict[str, dict[str, str]]:
     """Hack and solve of every rule under every kind of pressure."""
     columns = {
         "route": "route, {}", "route, hard": "route, {}, hard",
-        "route, twice the rate": "route, {}, hard, twice the rate",
-        "route, random V": "route, {}, random V", "erase": "erase, {}", "erase, random V": "erase, {}, random V",
+        "route, twice the rate": "route, {}, hard, twice the rate", "erase": "erase, {}",
+        "route, random V": "route, {}, random V", "route, hard, random V": "route, {}, hard, random V",
+        "route, twice the rate, random V": "route, {}, hard, twice the rate, random V",
+        "erase, random V": "erase, {}, random V",
     }  # fmt: skip
     rules = [f"{space} {gate}" for space, gate in RULES]
     return {heading: {rule: name.format(rule) for rule in rules} for heading, name in columns.items()}
@@ -101,19 +117,9 @@ def _by_rule() -> dict[str, dict[str, str]]:
 
 def _confirm() -> tuple[Arm, ...]:
     """What seemed to beat the post-hoc projection in `spaces`, on seeds that nothing was chosen by."""
-    arms = [
-        VANILLA,
-        _posthoc("posthoc", control="posthoc, random V"),
-        _posthoc("posthoc, random V", {"basis": "random"}),
-    ]
+    arms = [VANILLA, *_projections("")]
     for space, gate in (("gradient", "no_gate"), ("gradient", "predictable"), ("update", "one_sided")):
-        name = f"route, {space} {gate}"
-        rule: dict[str, Any] = {"space": space, "gate": gate}
-        arms += [
-            Arm(name=name, changes=_changes("route", **rule), against="posthoc", control=f"{name}, random V"),
-            Arm(name=f"{name}, random V", changes=_changes("route", {"basis": "random"}, **rule),
-                against="posthoc, random V"),
-        ]  # fmt: skip
+        arms += _with_random(f"route, {space} {gate}", "route", "", {}, space=space, gate=gate)
     return tuple(arms)
 
 
@@ -122,54 +128,66 @@ WEAK = (Mode.RUN_TESTS, Mode.SENTINEL)
 
 def _weak() -> tuple[Arm, ...]:
     weak, random = {"detector_modes": WEAK}, {"detector_modes": WEAK, "basis": "random"}
-    return (
+    arms = [
         VANILLA,
-        _posthoc("posthoc, all modes"),
+        _posthoc("posthoc, all modes", control="posthoc, random V"),
         _posthoc("posthoc", weak, control="posthoc, random V"),
         _posthoc("posthoc, random V", random),
-        *(
-            Arm(name=f"{arm}, {space}", changes=_changes(arm, weak, space=space), against="posthoc",
-                control="posthoc, random V")
-            for arm in ("erase", "route") for space in ("gradient", "update", "displacement")
-        ),
-    )  # fmt: skip
+    ]
+    for intervention in ("erase", "route"):
+        for space in ("gradient", "update", "displacement"):
+            name = f"{intervention}, {space}"
+            arms += [
+                Arm(name=name, changes=_changes(intervention, weak, space=space), against="posthoc",
+                    control=f"{name}, random V"),
+                Arm(name=f"{name}, random V", changes=_changes(intervention, random, space=space),
+                    against="posthoc, random V"),
+            ]  # fmt: skip
+    return tuple(arms)
 
 
 def _refresh() -> tuple[Arm, ...]:
-    return (
-        VANILLA,
-        _posthoc("posthoc"),
-        *(
-            Arm(
-                name=f"{arm}, {'never' if not every else f'every {every} steps'}",
-                changes=_changes(arm, {"refresh_every": every}), against="posthoc",
-            )
-            for arm in ("erase", "route") for every in (0, 10)
-        ),
-    )  # fmt: skip
+    """A random V is drawn once: it would be the same whenever it is drawn again."""
+    arms = [VANILLA, *_projections("")]
+    for intervention in ("erase", "route"):
+        for every in (0, 10):
+            name = f"{intervention}, {'never' if not every else f'every {every} steps'}"
+            arms.append(
+                Arm(name=name, changes=_changes(intervention, {"refresh_every": every}), against="posthoc",
+                    control=f"{intervention}, random V")
+            )  # fmt: skip
+        arms.append(
+            Arm(name=f"{intervention}, random V", changes=_changes(intervention, {"basis": "random"}),
+                against="posthoc, random V")
+        )  # fmt: skip
+    return tuple(arms)
 
 
 def _k() -> tuple[Arm, ...]:
-    sizes = (1, 4, 8, 16)
-    return (
-        VANILLA,
-        *(_posthoc(f"posthoc, k = {k}", {"k": k}, control=f"posthoc, k = {k}, random V") for k in sizes),
-        *(_posthoc(f"posthoc, k = {k}, random V", {"k": k, "basis": "random"}) for k in sizes),
-        *(Arm(name=f"erase, k = {k}", changes=_changes("erase", {"k": k}), against=f"posthoc, k = {k}") for k in sizes),
-    )
+    arms = [VANILLA]
+    for k in (1, 4, 8, 16):
+        own, random = {"k": k}, {"k": k, "basis": "random"}
+        arms += [
+            _posthoc(f"posthoc, k = {k}", own, control=f"posthoc, k = {k}, random V"),
+            _posthoc(f"posthoc, k = {k}, random V", random),
+            Arm(name=f"erase, k = {k}", changes=_changes("erase", own), against=f"posthoc, k = {k}",
+                control=f"erase, k = {k}, random V"),
+            Arm(name=f"erase, k = {k}, random V", changes=_changes("erase", random),
+                against=f"posthoc, k = {k}, random V"),
+        ]  # fmt: skip
+    return tuple(arms)
 
 
 def _windup() -> tuple[Arm, ...]:
     """What erase drops and its optimizer keeps, on the normal schedule and pushed, and how much of it may stay."""
-    hard = {"steps": HARD_STEPS, "lr": HARD[""], "schedule": "constant"}
-    arms = [VANILLA, _posthoc("posthoc")]
+    pushed: Changes = {"grpo": {"steps": HARD_STEPS, "lr": HARD[""], "schedule": "constant"}}
+    arms = [VANILLA, Arm(name="vanilla, hard", changes={**_changes("none"), **pushed}), *_projections("", ", hard")]
     for space in ("update", "displacement"):
         for retained in (1.0, 0.9, 0.5, 0.0):
-            changes = _changes("erase", space=space, retained=retained)
-            arms.append(Arm(name=f"erase, {space}, {retained:g} retained", changes=changes, against="posthoc"))
-        for retained in (1.0, 0.0):
-            changes = _changes("erase", space=space, retained=retained)
-            arms.append(Arm(name=f"erase, {space}, {retained:g} retained, hard", changes={**changes, "grpo": hard}))
+            for hard, grpo in {"": {}, ", hard": pushed}.items():
+                if not hard or retained in (1.0, 0.0):
+                    name = f"erase, {space}, {retained:g} retained{hard}"
+                    arms += _with_random(name, "erase", hard, grpo, space=space, retained=retained)
     return tuple(arms)
 
 

@@ -4,6 +4,7 @@ Controls come from the same extraction, see `projected_grpo.training.controls`.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from projected_grpo.extraction import extract_basis, isolated_gradient, overlap
 from projected_grpo.training.config import BasisConfig
 from projected_grpo.training.controls import shown, turned
 from projected_grpo.training.errors import PairsError
-from projected_grpo.training.inputs import weights_digest
+from projected_grpo.training.inputs import versions, weights_digest
 from projected_grpo.training.learning import mean_nll
 from projected_grpo.training.policy import Policy
 from projected_grpo.training.pool import read
@@ -146,15 +147,18 @@ def _extracted(policy: Policy, seen: Sequence[TokenPair], config: BasisConfig) -
 
 
 def _kept(policy: Policy, seen: Sequence[TokenPair], config: BasisConfig) -> Basis:
-    """As `_extracted`, or as it came out when it was extracted from the same weights, vectors and pairs before."""
+    """As `_extracted`, or as it came out when it was extracted from the same model and pairs before."""
     if cache_folder() is None:
         return _extracted(policy, seen, config)
-    decides = (
-        weights_digest(policy), digest_of({name: pair.deployed.detach() for name, pair in policy.vectors.items()}),
-        [(pair.prompt, pair.hack, pair.clean) for pair in seen], config.k, config.relative_floor, config.global_floor,
-        policy.device.type, torch.__version__,
-    )  # fmt: skip
-    key = hashlib.sha256(repr(decides).encode()).hexdigest()
+    decides = {
+        "weights": weights_digest(policy), "code": versions(), "device": policy.device.type, "ends": policy.end_ids,
+        "architecture": policy.model.get_base_model().config.to_dict(),
+        "vectors": digest_of({name: pair.deployed.detach() for name, pair in policy.vectors.items()}),
+        "coordinates": digest_of({n: b for n, b in policy.model.named_buffers() if n.endswith((".U", ".Vh"))}),
+        "pairs": [(pair.prompt, pair.hack, pair.clean) for pair in seen],
+        "axes": (config.k, config.relative_floor, config.global_floor),
+    }  # fmt: skip
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
     rows = kept("basis-1", key, lambda: _extracted(policy, seen, config))
     return Basis({name: V.to(policy.device) for name, V in rows.items()}, fingerprints=fingerprints(policy.model))
 

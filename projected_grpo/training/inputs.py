@@ -5,8 +5,10 @@ other bits, and nobody would know.
 """
 
 import hashlib
+import platform
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +31,22 @@ def digests(config: TrainConfig, policy: Policy) -> dict[str, str]:
 
 
 def weights_digest(policy: Policy) -> str:
-    """sha256 of the weights: the fingerprints of those that are adapted, and the bytes of all others.
+    """sha256 of the weights: the fingerprints of those that are adapted, and the bytes of all others, biases too.
 
     Raises FingerprintMismatchError for an adapted weight that is not the one that was decomposed.
     """
     digest = hashlib.sha256(repr(sorted(fingerprints(policy.model).items())).encode())
     for name, p in sorted(policy.model.named_parameters()):
-        if "svd_routing" not in name and ".base_layer." not in name:
+        if "svd_routing" not in name and not name.endswith(".base_layer.weight"):
             digest.update(f"{name} {p.dtype} {tuple(p.shape)}".encode())
             digest.update(p.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of everything that decides the bits of a run."""
+    packages = ("torch", "transformers", "peft", "projected-grpo")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def plain_settings(config: TrainConfig) -> dict[str, Any]:

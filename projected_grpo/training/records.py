@@ -1,8 +1,6 @@
 """What is logged of a run and of a step: names and values, as `projected_grpo.logs.METRICS` declares them."""
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from torch import Tensor
@@ -13,18 +11,13 @@ from projected_grpo.split import GroupedSplit
 from projected_grpo.training.config import TrainConfig, as_plain
 from projected_grpo.training.evaluation import Rates, rates
 from projected_grpo.training.hack_basis import Extracted
+from projected_grpo.training.inputs import versions
 from projected_grpo.training.learning import Learned
 from projected_grpo.training.rollouts import Rollouts
 from projected_grpo.training.task import Scored
 from projected_grpo.vectors import VectorPair
 
 Values = dict[str, Any]
-
-
-def versions() -> dict[str, str]:
-    """Of everything that decides the bits of a run."""
-    packages = ("torch", "transformers", "peft", "projected-grpo")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def of_run(config: TrainConfig, vectors: Mapping[str, VectorPair], extracted: Extracted | None, pairs: int) -> Values:

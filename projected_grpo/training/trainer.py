@@ -42,11 +42,11 @@ from projected_grpo.training.hack_basis import (
     placeholder,
     same_way,
 )
-from projected_grpo.training.inputs import absolute, check_same, digests, plain_settings
+from projected_grpo.training.inputs import absolute, check_same, digests, plain_settings, versions
 from projected_grpo.training.learning import Learned, accumulate
 from projected_grpo.training.policy import View
 from projected_grpo.training.pool import read
-from projected_grpo.training.records import of_learning, of_rollouts, of_run, of_vectors, versions
+from projected_grpo.training.records import of_learning, of_rollouts, of_run, of_vectors
 from projected_grpo.training.report import Report
 from projected_grpo.training.rollouts import Rollouts, collect
 from projected_grpo.training.schedule import learning_rate
