@@ -86,13 +86,12 @@ def _write(path: Path, key: str, tensors: Mapping[str, Tensor]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as partial:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()},
-                partial,
-                metadata={"entry": f"{key} {digest_of(tensors)}"},
-            )
+            contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(contiguous, partial, metadata={"entry": f"{key} {digest_of(tensors)}"})
+            partial.chmod(0o644)  # safetensors writes files that nobody else may read
     except (SafetensorError, OSError) as error:
-        _tell(f"{path} cannot be written ({error}); nothing is kept for the next time.")
+        reason = getattr(error, "strerror", None) or error
+        _tell(f"{path.parent} cannot be written to ({reason}); nothing is kept there for the next time.")
 
 
 def _tell(sentence: str) -> None:

@@ -136,7 +136,10 @@ def test_a_file_under_anothers_name_is_not_taken_for_it(folder):
     one, other = weight(0), weight(1)
     taken(one)
     (path,) = folder.glob("svd-1/*")
-    path.rename(path.with_stem(fingerprint(other)))
+    with cache_in(folder.parent / "another"):
+        taken(other)
+        (name,) = (folder.parent / "another").glob("svd-1/*")
+    path.rename(path.with_name(name.name))
     with pytest.warns(RuntimeWarning, match="does not hold what it says; it is computed again"):
         found = taken(other)
     assert same_bits(found._asdict(), decompose(other)._asdict())
@@ -144,7 +147,7 @@ def test_a_file_under_anothers_name_is_not_taken_for_it(folder):
 
 def test_where_nothing_can_be_written_the_work_is_not_lost(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with cache_in(tmp_path / "file"), pytest.warns(RuntimeWarning, match="nothing is kept for the next time"):
+    with cache_in(tmp_path / "file"), pytest.warns(RuntimeWarning, match="nothing is kept there for the next time"):
         found = taken(weight())
     assert same_bits(found._asdict(), decompose(weight())._asdict())
     assert (tmp_path / "file").read_text() == "in the way"
@@ -241,6 +244,25 @@ def test_what_was_read_is_no_view_of_the_file(folder):
 def test_a_folder_that_cannot_be_looked_at_is_told_of():
     with cache_in("x" * 300), pytest.warns(RuntimeWarning, match="it is computed again|nothing is kept"):
         assert same_bits(taken(weight())._asdict(), decompose(weight())._asdict())
+
+
+@pytest.mark.parametrize("kind", ["hack", "random"])
+def test_a_basis_from_the_cache_has_its_modules_in_the_same_order_and_so_the_same_controls(folder, fresh, kind):
+    policy, pairs, config = fresh
+    config = replace(config, basis=kind)
+    cold, warm = (first_basis(policy, pairs, (), config, seed=0).basis for _ in range(2))
+    assert [*cold] == [*warm] == [*policy.vectors]
+    assert cold == warm
+
+
+def test_another_number_of_threads_is_another_entry(folder):
+    taken(weight())
+    torch.set_num_threads(2)
+    try:
+        taken(weight())
+    finally:
+        torch.set_num_threads(1)
+    assert len([*folder.glob("svd-1/*")]) == 2
 
 
 def test_a_run_begins_with_the_basis_that_was_kept_and_ends_in_the_same_bits(folder, tmp_path, monkeypatch):

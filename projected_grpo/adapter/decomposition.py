@@ -44,8 +44,13 @@ def decompose(weight: Float[Tensor, "d_out d_in"], svd_dtype: str = "float64") -
 
 
 def decomposition_of(weight: Float[Tensor, "d_out d_in"], svd_dtype: str, fingerprint: str) -> Decomposition:
-    """Returns `decompose` of a weight with this fingerprint, from the cache where there is one that has it."""
-    parts = kept("svd-1", fingerprint, lambda: decompose(weight, svd_dtype)._asdict())
+    """Returns `decompose` of a weight with this fingerprint, from the cache where there is one that has it.
+
+    What decides its last bits, the version of torch, the kind of device and the number of threads, is another entry.
+    """
+    decides = f"{fingerprint} {torch.__version__} {weight.device.type} {torch.get_num_threads()}"
+    key = hashlib.sha256(decides.encode()).hexdigest()
+    parts = kept("svd-1", key, lambda: decompose(weight, svd_dtype)._asdict())
     return Decomposition(**{name: part.to(weight.device) for name, part in parts.items()})
 
 

@@ -151,7 +151,8 @@ def _kept(policy: Policy, seen: Sequence[TokenPair], config: BasisConfig) -> Bas
     if cache_folder() is None:
         return _extracted(policy, seen, config)
     decides = {
-        "weights": weights_digest(policy), "code": versions(), "device": policy.device.type, "ends": policy.end_ids,
+        "weights": weights_digest(policy), "code": versions(), "ends": policy.end_ids,
+        "machine": (policy.device.type, torch.get_num_threads()),
         "architecture": policy.model.get_base_model().config.to_dict(),
         "vectors": digest_of({name: pair.deployed.detach() for name, pair in policy.vectors.items()}),
         "coordinates": digest_of({n: b for n, b in policy.model.named_buffers() if n.endswith((".U", ".Vh"))}),
@@ -160,7 +161,8 @@ def _kept(policy: Policy, seen: Sequence[TokenPair], config: BasisConfig) -> Bas
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
     rows = kept("basis-1", key, lambda: _extracted(policy, seen, config))
-    return Basis({name: V.to(policy.device) for name, V in rows.items()}, fingerprints=fingerprints(policy.model))
+    in_order = {name: rows[name].to(policy.device) for name in policy.vectors if name in rows}
+    return Basis(in_order, fingerprints=fingerprints(policy.model))
 
 
 def _measured(policy: Policy, basis: Basis, held_out: Sequence[TokenPair], config: BasisConfig, seed: int) -> Extracted:
