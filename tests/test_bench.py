@@ -215,6 +215,15 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "split, grouped (k=2, modules=14)" in said.err
     assert "tiny: 14 modules, 896 entries" in said.out
     assert main([*words, "--compare", files[0]]) == 0
+    capsys.readouterr()
+    assert main([*words, "--json", "--compare", files[0]]) == 0
+    assert "times what it was beside its baseline" in capsys.readouterr().err
+
+    others = ["bench", "--preset", "tiny", "--quick", "--k", "3", "--only", "split", "--compare", files[0]]
+    assert main(others) == 0
+    assert f"4 timed rows of this run are not in {files[0]}" in capsys.readouterr().err
+    assert main([*others, "--fail-over", "100"]) == 1
+    assert "no row could be compared beside its baseline, so nothing was held" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -222,6 +231,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     [
         (["--k", "0"], "--k is the numbers of axes"), (["--tokens", "0"], "--tokens is 0"),
         (["--report"], "--report names no file"), (["--report", "bench.txt"], "says no format; name it .json or .md"),
+        (["--report", "nosuch/bench.json"], "is no folder; make it first"),
+        (["--plot", "nosuch/cost.svg"], "is no folder; make it first"),
         (["--fail-over", "2"], "--fail-over needs --compare"), (["--plot", "x.pdf"], "name it .svg or .png"),
         (["--compare", "nosuch.json"], "nosuch.json"), (["--device", "nosuch"], "is not to be had here"),
         (["--model", "nosuch"], "holds no config.json"), (["--only", "split", "--batch", "3"], "cannot share"),

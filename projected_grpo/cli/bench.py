@@ -57,7 +57,8 @@ def bench(
         json_: print JSON, times in seconds.
         report: files to write as well; the name says the format: .json or .md.
         compare: a report that --report has written; says which rows have changed by how much.
-        fail_over: with --compare: how many times slower a row may be, beside its baseline, than it was.
+        fail_over: with --compare: how many times slower a row may be, beside its baseline, than it was; exit code 1
+            if one is slower, or if no row could be compared.
         plot: .svg or .png, cost against modules, r and k; measures growth too.
     """
     from projected_grpo.bench import render
@@ -72,6 +73,9 @@ def bench(
     _check(k, threads, tokens, batch, report, compare, fail_over)
     if plot is not None:
         format_of(plot)
+    for path in (*(report or ()), *(() if plot is None else (plot,))):
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{path.parent}, where {path.name} would go, is no folder; make it first.")
     old = None if compare is None else read(compare)
     import torch
 
@@ -92,8 +96,11 @@ def bench(
             progress=lambda what: status.update(f"measuring {what}"),
         )  # fmt: skip
     compared = [] if old is None else changes(old, found)
+    alone = 0 if old is None else sum(row.time is not None for row in found.rows) - len(compared)
     if json_:
         write(found.as_json())
+        for change in compared:
+            print(f"projected-grpo: {render.changed(change)}", file=sys.stderr)
     else:
         show(render.terminal(found, compared))
     for path in report or ():
@@ -102,11 +109,16 @@ def bench(
             partial.write_text(text + "\n", encoding="utf-8", newline="\n")
     if plot is not None:
         draw(found, plot)
+    if alone:
+        print(f"projected-grpo: {alone} timed rows of this run are not in {compare}.", file=sys.stderr)
     worse = slower(compared, fail_over) if fail_over is not None else []
     for change in worse:
-        print(f"projected-grpo: {render.changed(change)}", file=sys.stderr)
+        print(f"projected-grpo: above {fail_over:g}: {render.changed(change)}", file=sys.stderr)
     failed = any("it failed" in sentence for sentence in found.left_out)
-    return 1 if worse or failed else 0
+    nothing = fail_over is not None and not any(change.by_ratio for change in compared)
+    if nothing:
+        print("projected-grpo: no row could be compared beside its baseline, so nothing was held.", file=sys.stderr)
+    return 1 if worse or failed or nothing else 0
 
 
 def _check(
