@@ -240,7 +240,7 @@ def test_a_summary_is_read_back_and_drawn_to_the_same_bytes(tmp_path):
     [
         (["nothing"], "There is no experiment 'nothing'; choose one of arms, arithmetic, spaces"),
         (["arms", "--workers", "0"], "--workers is 0; it must be at least 1."),
-        (["arms", "--seeds", "1", "1"], "--seeds must be different numbers from 0."),
+        (["arms", "--seeds", "1", "1"], "--seeds must be one or more different numbers, each 0 or above."),
         (["arms", "--steps", "0"], "--steps is 0; it must be at least 1."),
     ],
 )

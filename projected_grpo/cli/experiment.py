@@ -28,10 +28,10 @@ def experiment(
 ) -> int:
     """Run an experiment: every arm and control, over seeds and warm-ups, in parallel; what is there is not redone.
 
-    arms, arithmetic: vanilla, erase, route, the post-hoc projection and their controls, on two kinds of task. spaces:
-    every space and gate, and what holds when training is pushed; confirm: the best of them on other seeds. weak: V
-    knows two of four modes. refresh, k, windup: extracting again, how many axes, and what becomes of what erase drops.
-    Writes FOLDER/NAME.md, .csv, .json and .svg, and the runs below FOLDER/NAME.
+    arms, arithmetic: vanilla, erase, route, the post-hoc projection and their controls, on two kinds of task. spaces,
+    arithmetic_spaces: every space and gate, and what holds when training is pushed; confirm: the best of them on other
+    seeds. weak: V knows two of four modes. refresh, k, windup: extracting again, how many axes, and what becomes of
+    what erase drops. Writes FOLDER/NAME.md, .csv, .json and .svg, and the runs below FOLDER/NAME.
 
     Args:
         name: which one.
@@ -51,7 +51,7 @@ def experiment(
     asked = EXPERIMENTS[name]
     for what, given in (("seeds", seeds), ("warmups", warmups)):
         if given is not None and (not given or min(given) < 0 or len(set(given)) < len(given)):
-            raise UsageError(f"--{what} must be different numbers from 0.")
+            raise UsageError(f"--{what} must be one or more different numbers, each 0 or above.")
     asked = replace(asked, seeds=seeds or asked.seeds, warmups=warmups or asked.warmups)
     if steps is not None:
         if steps < 1:

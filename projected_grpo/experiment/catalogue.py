@@ -207,6 +207,10 @@ EXPERIMENTS: dict[str, Experiment] = {
             base=TINY, arms=_spaces(), table=_by_rule(),
         ),
         Experiment(
+            name="arithmetic_spaces", question="The same spaces and gates on another kind of task.",
+            base=_without_looks("arithmetic"), arms=_spaces(), table=_by_rule(),
+        ),
+        Experiment(
             name="confirm", question="Is what beat the post-hoc projection in spaces there on other seeds too?",
             base=TINY, arms=_confirm(), seeds=(3, 4, 5), warmups=WARM_UPS,
         ),

@@ -95,12 +95,12 @@ class Experiment:
         return replace(self, base=replace(self.base, model=replace(self.base.model, device=device)))
 
     def shortened(self, steps: int) -> "Experiment":
-        """The same with runs of so few steps, whatever its arms say."""
+        """The same with runs of so few steps, whatever its arms say; its question says so."""
         changes = [
             replace(arm, changes={**arm.changes, "grpo": {**arm.changes.get("grpo", {}), "steps": steps}})
             for arm in self.arms
         ]
-        return replace(self, arms=tuple(changes))
+        return replace(self, arms=tuple(changes), question=f"{self.question} (A trial: runs of {steps} steps.)")
 
     def digest(self) -> str:
         """Of everything that decides what is run and compared; what was made with another is not current.
