@@ -107,7 +107,7 @@ class RoutedOptimizer(Wrapper):
         self._deployed = {name: pair.deployed for name, pair in self.vectors.items()}
         self._quarantine = {name: p for name, pair in self.vectors.items() if (p := pair.quarantine) is not None}
         self._routed = {id(vector) for vector in (*self._deployed.values(), *self._quarantine.values())}
-        self._layout = Layout(self._deployed)
+        self._layout: Layout
         self._progress: Progress | None = None
         self._record: StepRecord | None = None
         self._interrupted = False

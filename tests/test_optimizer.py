@@ -54,6 +54,27 @@ def test_what_the_base_is_fed_in_gradient_space(intervention: str) -> None:
     assert any(split(g, basis[name]).removed.any() for name, g in gradients(0).items())
 
 
+def test_a_basis_may_name_some_of_the_modules_in_an_order_of_its_own() -> None:
+    pairs = {name: VectorPair(*(nn.Parameter(torch.zeros(2)) for _ in range(2))) for name in "abc"}
+    base = torch.optim.SGD([v for pair in pairs.values() for v in pair], lr=1.0)
+    V = {"c": torch.tensor([[1.0, 0.0]]), "a": torch.tensor([[0.0, 1.0]])}
+    optimizer = RoutedOptimizer(base, pairs, Basis(V))
+    for times, pair in enumerate(pairs.values(), start=1):
+        pair.deployed.grad = torch.tensor([1.0, 10.0]) * times
+    optimizer.step()
+    assert {name: pair.deployed.tolist() for name, pair in pairs.items()} == {
+        "a": [-1.0, 0.0], "b": [-2.0, -20.0], "c": [0.0, -30.0]
+    }  # fmt: skip
+    assert {name: pair.quarantine.tolist() for name, pair in pairs.items()} == {
+        "a": [0.0, -10.0], "b": [0.0, 0.0], "c": [-3.0, 0.0]
+    }  # fmt: skip
+
+
+def test_the_share_that_is_retained_reaches_the_routing() -> None:
+    optimizer = routed(make_pairs(), intervention="erase", space="displacement", retained=0.25)
+    assert optimizer.routing.retained == 0.25
+
+
 def test_quarantine_gradients_are_cleared_as_they_arrive() -> None:
     """So a trainer's own clip, between backward and step, sees the combined gradient once."""
     pairs = make_pairs()

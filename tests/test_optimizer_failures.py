@@ -5,11 +5,13 @@ import io
 import math
 import pickle
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from routed_toys import (
+    INTERVENTIONS,
     SPACES,
     Pairs,
     gradients,
@@ -116,6 +118,29 @@ class Tripping(torch.optim.SGD):
         super().step(closure)
         if self.armed:
             raise RuntimeError("out of memory")
+
+
+class Scribbling(torch.optim.SGD):
+    """Writes into all that it holds, asked to or not, and fails."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.fill_(7.0)
+        raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize(("space", "intervention"), list(product(SPACES, INTERVENTIONS)))
+def test_a_base_that_raises_leaves_both_vectors_whatever_it_wrote(space: str, intervention: str) -> None:
+    pairs = make_pairs()
+    optimizer = RoutedOptimizer(
+        Scribbling(parameters(pairs), lr=0.1), pairs, make_basis(), space=space, intervention=intervention
+    )
+    before = values(pairs)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        take(optimizer, pairs, range(1))
+    assert same_bits(before, values(pairs))
 
 
 @pytest.mark.parametrize("space", SPACES)

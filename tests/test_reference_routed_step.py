@@ -18,6 +18,7 @@ from reference import (
     routed_step,
     split,
 )
+from reference.routed_step import split_module
 
 STEPS, R, K, LIMIT = 40, 12, 3, 2.0
 U = torch.finfo(torch.float64).eps / 2  # unit roundoff
@@ -384,3 +385,16 @@ def test_what_the_point_retains_of_what_erase_drops(space):
     torch.testing.assert_close(first[1], first[0] / 2)
     apart = [(flat(s[-1].point) - flat(s[-1].deployed)).norm() for s in (everything, half)]
     assert apart[1] < apart[0] / 2
+
+
+@pytest.mark.parametrize(("space", "intervention"), [("gradient", "erase"), ("update", "route"), ("gradient", "route")])
+def test_a_share_that_nothing_retains_is_refused(space, intervention):
+    with pytest.raises(ValueError, match=r"^only erase outside gradient space has a part that its point may retain$"):
+        Routing(optimizer=SGD(lr=0.1), space=space, intervention=intervention, retained=0.5)
+
+
+def test_an_axis_whose_mean_is_nothing_is_closed():
+    parts = split_module(
+        SplitRule(gate="predictable"), torch.tensor([2.0, 3.0]), torch.eye(2), torch.tensor([0.0, 1.0])
+    )
+    assert parts.removed.tolist() == [0.0, 3.0]

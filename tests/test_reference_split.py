@@ -135,6 +135,15 @@ def test_without_a_basis_everything_is_kept(gate, V):
     assert not removed.any()
 
 
+@pytest.mark.parametrize(
+    ("gate", "open", "said"), [("predictable", None, "needs to be told"), ("no_gate", [True, False], "does not ask")]
+)
+def test_only_the_predictable_gate_is_told_which_axes_are_open(gate, open, said):
+    told = None if open is None else torch.tensor(open)
+    with pytest.raises(ValueError, match=f"^gate '{gate}' {said} which axes are open$"):
+        split(torch.ones(2), torch.eye(2), SplitRule(gate=gate), open=told)
+
+
 def test_an_unknown_gate_is_refused():
     with pytest.raises(ValueError, match="gate 'both' is not one of one_sided, no_gate, reverse"):
         split(*problem(0), SplitRule(gate="both"))

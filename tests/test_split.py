@@ -220,6 +220,25 @@ def test_modules_that_are_left_out_change_nothing_for_the_others(rule: SplitRule
     assert split_of_all(g).removed["b"].any()
 
 
+@pytest.mark.parametrize(
+    ("rule", "memory"),
+    [
+        (SplitRule(), None), (SplitRule(gate="predictable"), {"a": torch.tensor([1.0, -1.0])}),
+        (SplitRule(preserve_magnitude=True), None),
+    ],
+)  # fmt: skip
+def test_in_place_what_is_kept_takes_the_place_of_what_was_split(
+    rule: SplitRule, memory: dict[str, Tensor] | None
+) -> None:
+    grouped, given = GroupedSplit({"a": torch.eye(2, 4)}, rule), [torch.tensor([[3.0, 1.0, 2.0, -1.0]])]
+    stacks = [stack.clone() for stack in given]
+    (own,), _ = grouped.of_stacks(stacks, memory)
+    assert torch.equal(stacks[0], given[0])
+    (part,), _ = grouped.of_stacks(stacks, memory, in_place=True)
+    assert all(torch.equal(a, b) for a, b in zip(own, part, strict=True))
+    assert (part.kept.data_ptr() == stacks[0].data_ptr()) is not rule.preserve_magnitude
+
+
 def test_a_projection_has_copies_and_their_coefficients() -> None:
     generator = torch.Generator().manual_seed(0)
     rows = {name: orthonormal(2, r, generator) for name, r in (("a", 4), ("b", 4), ("c", 6), ("absent", 4))}
