@@ -3,10 +3,10 @@
     with cache_in("~/.cache/decomposed"):      # or the environment variable PROJECTED_GRPO_WEIGHTS_CACHE
         model = get_peft_model(base, SVDRoutingConfig())
 
-An entry's name is a sha256 of everything that decides it, so there is nothing to invalidate: another weight, dtype or
-setting is another entry. Each file holds its own name and a digest of its tensors. One that is damaged or stands under
-another's name is computed again and replaced; where nothing can be written, nothing is kept. Both are told by a
-warning. The files are safetensors: reading one runs no code.
+An entry's name is a sha256 of what decides it, all but the make of the processor, so there is nothing to invalidate:
+another weight, dtype or setting is another entry. Each file holds its own name and a digest of its tensors. One that is
+damaged or stands under another's name is computed again and replaced; where nothing can be written, nothing is kept.
+Both are told by a warning. The files are safetensors: reading one runs no code.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, uint8
 
-from projected_grpo.whole_files import whole
+from projected_grpo.whole_files import READABLE, whole
 
 WEIGHTS_CACHE = "PROJECTED_GRPO_WEIGHTS_CACHE"  # it can hold more than the weights do, so there is no default
 _chosen: ContextVar[str | Path | None] = ContextVar("cache")
@@ -88,7 +88,7 @@ def _write(path: Path, key: str, tensors: Mapping[str, Tensor]) -> None:
         with whole(path) as partial:
             contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
             save_file(contiguous, partial, metadata={"entry": f"{key} {digest_of(tensors)}"})
-            partial.chmod(0o644)  # safetensors writes files that nobody else may read
+            partial.chmod(READABLE)
     except (SafetensorError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         _tell(f"{path.parent} cannot be written to ({reason}); nothing is kept there for the next time.")

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PARTIAL = ".partial"  # how a file is called until it is whole
+READABLE = 0o644  # safetensors writes files that nobody else may read
 
 
 @contextmanager

@@ -15,8 +15,7 @@ from projected_grpo.adapter.config import SVDRoutingConfig
 from projected_grpo.adapter.errors import AdapterStateError, OutputExistsError
 from projected_grpo.adapter.model import SVDRoutingModel
 from projected_grpo.adapter.vectors import layers_or_refuse, routed_vectors
-
-READABLE = 0o644  # safetensors writes files that nobody else may read
+from projected_grpo.whole_files import READABLE
 
 
 def export_deployed(model: nn.Module) -> nn.Module:

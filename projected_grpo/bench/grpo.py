@@ -14,7 +14,7 @@ from projected_grpo.bench.models import adapted_model, embeddings, runnable
 from projected_grpo.bench.report import Row, rows_of
 from projected_grpo.bench.setting import SEED, Setting, make_basis
 from projected_grpo.bench.shapes import Module
-from projected_grpo.bench.step import LEARNING_RATE, MAX_NORM
+from projected_grpo.bench.step import LEARNING_RATE, MAX_NORM, looked_at
 from projected_grpo.bench.timing import Job, interleaved
 from projected_grpo.optimizer import RoutedOptimizer
 
@@ -80,10 +80,4 @@ def _routed(model: nn.Module, k: int) -> Trained:
     first = next(iter(vectors.values())).deployed
     basis = make_basis(modules, k, device=first.device, dtype=first.dtype)
     base = torch.optim.AdamW([v for pair in vectors.values() for v in pair if v is not None], LEARNING_RATE, fused=True)
-    optimizer = RoutedOptimizer(base, model, basis, max_norm=MAX_NORM)
-
-    def optimize() -> None:
-        optimizer.step()
-        optimizer.diagnostics()
-
-    return model, optimize
+    return model, looked_at(RoutedOptimizer(base, model, basis, max_norm=MAX_NORM))

@@ -37,7 +37,7 @@ def _of(setting: Setting, k: int) -> list[Row]:
     for space in SPACES:
         optimizer = routed(g, basis, space)
         jobs[f"routed in {space} space"] = optimizer.step
-        jobs[f"routed in {space} space, diagnostics"] = _looked_at(optimizer)
+        jobs[f"routed in {space} space, diagnostics"] = looked_at(optimizer)
     timed = interleaved(jobs, device=setting.device, budget=2 * setting.budget)
     bounds = {job: step_bound(setting, k) for job in jobs if job not in PATHS}
     plain = setting.seconds_to_move(8 * setting.entries)  # g, the vectors and two moments read; all but g written
@@ -67,7 +67,9 @@ def unrouted(gradients: dict[str, Tensor], path: dict[str, Any]) -> Callable[[],
     return step
 
 
-def _looked_at(optimizer: RoutedOptimizer) -> Callable[[], object]:
+def looked_at(optimizer: RoutedOptimizer) -> Callable[[], object]:
+    """A step, and its diagnostics read."""
+
     def step() -> None:
         optimizer.step()
         optimizer.diagnostics()

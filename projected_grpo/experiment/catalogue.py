@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from projected_grpo.environment.modes import Mode
@@ -75,7 +76,9 @@ def _spaces() -> tuple[Arm, ...]:
         for intervention in ("route", "erase"):
             for hard, grpo in schedules.items() if intervention == "route" else [("", {})]:
                 rule: dict[str, Any] = {"space": space, "gate": gate}
-                arms += _with_random(f"{intervention}, {space} {gate}{hard}", intervention, hard, grpo, **rule)
+                arms += _with_random(
+                    f"{intervention}, {space} {gate}{hard}", intervention, f"posthoc{hard}", grpo=grpo, **rule
+                )
     return tuple(arms)
 
 
@@ -91,11 +94,14 @@ def _projections(*schedules: str) -> list[Arm]:
     ]
 
 
-def _with_random(name: str, intervention: str, hard: str, grpo: Changes, **rule: Any) -> tuple[Arm, Arm]:
+def _with_random(
+    name: str, intervention: str, against: str, *, basis: Mapping[str, Any] = MappingProxyType({}),
+    grpo: Changes = MappingProxyType({}), **rule: Any,
+) -> tuple[Arm, Arm]:  # fmt: skip
     """An arm and the same with a random V, each against the projection along its own."""
-    against, random = f"posthoc{hard}", {"basis": "random"}
+    random = {**basis, "basis": "random"}
     return (
-        Arm(name=name, changes={**_changes(intervention, **rule), **grpo}, against=against,
+        Arm(name=name, changes={**_changes(intervention, basis, **rule), **grpo}, against=against,
             control=f"{name}, random V"),
         Arm(name=f"{name}, random V", changes={**_changes(intervention, random, **rule), **grpo},
             against=f"{against}, random V"),
@@ -119,7 +125,7 @@ def _confirm() -> tuple[Arm, ...]:
     """What seemed to beat the post-hoc projection in `spaces`, on seeds that nothing was chosen by."""
     arms = [VANILLA, *_projections("")]
     for space, gate in (("gradient", "no_gate"), ("gradient", "predictable"), ("update", "one_sided")):
-        arms += _with_random(f"route, {space} {gate}", "route", "", {}, space=space, gate=gate)
+        arms += _with_random(f"route, {space} {gate}", "route", "posthoc", space=space, gate=gate)
     return tuple(arms)
 
 
@@ -136,13 +142,7 @@ def _weak() -> tuple[Arm, ...]:
     ]
     for intervention in ("erase", "route"):
         for space in ("gradient", "update", "displacement"):
-            name = f"{intervention}, {space}"
-            arms += [
-                Arm(name=name, changes=_changes(intervention, weak, space=space), against="posthoc",
-                    control=f"{name}, random V"),
-                Arm(name=f"{name}, random V", changes=_changes(intervention, random, space=space),
-                    against="posthoc, random V"),
-            ]  # fmt: skip
+            arms += _with_random(f"{intervention}, {space}", intervention, "posthoc", basis=weak, space=space)
     return tuple(arms)
 
 
@@ -170,11 +170,8 @@ def _k() -> tuple[Arm, ...]:
         arms += [
             _posthoc(f"posthoc, k = {k}", own, control=f"posthoc, k = {k}, random V"),
             _posthoc(f"posthoc, k = {k}, random V", random),
-            Arm(name=f"erase, k = {k}", changes=_changes("erase", own), against=f"posthoc, k = {k}",
-                control=f"erase, k = {k}, random V"),
-            Arm(name=f"erase, k = {k}, random V", changes=_changes("erase", random),
-                against=f"posthoc, k = {k}, random V"),
-        ]  # fmt: skip
+            *_with_random(f"erase, k = {k}", "erase", f"posthoc, k = {k}", basis=own),
+        ]
     return tuple(arms)
 
 
@@ -187,7 +184,7 @@ def _windup() -> tuple[Arm, ...]:
             for hard, grpo in {"": {}, ", hard": pushed}.items():
                 if not hard or retained in (1.0, 0.0):
                     name = f"erase, {space}, {retained:g} retained{hard}"
-                    arms += _with_random(name, "erase", hard, grpo, space=space, retained=retained)
+                    arms += _with_random(name, "erase", f"posthoc{hard}", grpo=grpo, space=space, retained=retained)
     return tuple(arms)
 
 

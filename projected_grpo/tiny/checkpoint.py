@@ -22,11 +22,11 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from projected_grpo.adapter.export import READABLE
 from projected_grpo.tiny import model as models
 from projected_grpo.tiny.errors import CheckpointError
 from projected_grpo.tiny.tokens import word_level
 from projected_grpo.tiny.warmup import Demonstrated, Schedule, training
+from projected_grpo.whole_files import READABLE
 
 CACHE_VARIABLE = "PROJECTED_GRPO_CACHE"
 METADATA, WEIGHTS = "warmup.json", "model.safetensors"

@@ -22,7 +22,6 @@ import torch
 from safetensors.torch import save_file
 
 from projected_grpo.adapter import save_deployed
-from projected_grpo.adapter.export import READABLE
 from projected_grpo.basis import Basis
 from projected_grpo.errors import EmptyBasisError, SettingError
 from projected_grpo.logs import LogWriter, truncate
@@ -54,7 +53,7 @@ from projected_grpo.training.setting import lessons, make_policy_and_task
 from projected_grpo.training.streams import number, stream
 from projected_grpo.training.task import Task
 from projected_grpo.training.teacher import Teacher
-from projected_grpo.whole_files import whole
+from projected_grpo.whole_files import READABLE, whole
 
 PROBED = 1024  # prompts of the task of which a pool must have one
 FLAT_STEPS = 5
