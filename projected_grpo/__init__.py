@@ -9,6 +9,7 @@ from projected_grpo.claims import Claim, Guarantee
 from projected_grpo.diagnostics import Diagnostics
 from projected_grpo.errors import ProjectedGRPOError
 from projected_grpo.extraction import extract_basis, overlap
+from projected_grpo.kernels import use_kernels
 from projected_grpo.optimizer import RoutedOptimizer
 from projected_grpo.posthoc import project_out
 from projected_grpo.split import GroupedSplit, SplitResult, SplitRule, split
@@ -30,4 +31,5 @@ __all__ = [
     "overlap",
     "project_out",
     "split",
+    "use_kernels",
 ]

@@ -20,14 +20,15 @@ that is seen, through what is dropped there and kept here:
 """
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Set
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from projected_grpo.norms import global_norm, lengths, plain_lengths, trusted
+from projected_grpo.along import along
+from projected_grpo.norms import global_norm, lengths, trusted
 from projected_grpo.split import GroupedSplit, Stack
 from projected_grpo.stacks import Stacks
 
@@ -114,7 +115,7 @@ class StepRecord:
     fed: Stacks  # what the deployed vectors were fed, where that is no multiple of g; else empty
     norm_pre_clip: Float[Tensor, ""]
     norm_post_clip: Float[Tensor, ""]
-    moved: Collection[str]  # modules that had a gradient
+    moved: Set[str]  # modules that had a gradient
     before: Stacks  # deployed, before the step
     start: Stacks  # deployed, before the first step
     point: Stacks  # the optimizer's own, where it keeps what is dropped; else empty
@@ -124,17 +125,16 @@ class StepRecord:
 
         A second one follows where a length is zero, or so large or small that its plain norm may be wrong.
         """
-        X = [self._side_by_side(*each) for each in zip(range(len(self.split.V)), deployed, quarantine, strict=False)]
-        C = [torch.bmm(x.to(V.dtype), V.mT) for x, V in zip(X, self.split.V, strict=True)]  # (m, j, k)
-        fired = _total((c[:, ACCUMULATED] > 0).sum() for c in C)
-        common = [self.norm_pre_clip, self.norm_post_clip, self._windup(deployed), fired]
-        hackward = _over_modules(lengths(torch.relu(c)) for c in C)
-        for plain in (True, False):
-            length = _over_modules(plain_lengths(x) if plain else lengths(x) for x in X)
-            numbers = [*common, *self._drift(X, C, plain=plain), *hackward, *length]
-            home = self.norm_pre_clip.device
+        groups = range(len(self.split.V))
+        looked_at = [self._looked_at(*each) for each in zip(groups, deployed, quarantine, strict=False)]
+        home = self.norm_pre_clip.device
+        common = [self.norm_pre_clip, self.norm_post_clip, self._windup(deployed)]
+        for careful in (False, True):
+            c, norms, off = along(looked_at, self.split.V, DISPLACEMENT, careful=careful, home=home)
+            hackward = [*lengths(torch.relu(c)), *norms]
+            numbers = [*common, (c[ACCUMULATED] > 0).sum(), *self._drift(c, off), *hackward]
             read = torch.stack([number.to(home, torch.float64) for number in numbers]).tolist()
-            share_of = dict(enumerate(zip(read[6 : 6 + len(length)], read[6 + len(length) :], strict=True)))
+            share_of = dict(enumerate(zip(read[6 : 6 + len(norms)], read[6 + len(norms) :], strict=True)))
             del share_of[QUARANTINE]
             if all(trusted(norm) for _, norm in share_of.values()):
                 break
@@ -155,17 +155,10 @@ class StepRecord:
             windup=read[2] if self.point else None,
         )
 
-    def _side_by_side(self, group: int, deployed: Tensor, quarantine: Tensor) -> Float[Tensor, "m j r"]:
+    def _looked_at(self, group: int, deployed: Tensor, quarantine: Tensor) -> list[Float[Tensor, "m r"]]:
         """Whatever is looked at along the basis, so that V is read once for all of it."""
-        m, r = deployed.shape
-        X = deployed.new_empty(m, FED + 1 if self.fed else FED, r)
-        X[:, ACCUMULATED] = self.g[group]
-        torch.sub(self.before[group], deployed, out=X[:, UPDATE])
-        torch.sub(self.start[group], deployed, out=X[:, DISPLACEMENT])
-        X[:, QUARANTINE] = quarantine
-        if self.fed:
-            X[:, FED] = self.fed[group]
-        return X
+        vectors = [self.g[group], self.before[group] - deployed, self.start[group] - deployed, quarantine]
+        return [*vectors, self.fed[group]] if self.fed else vectors
 
     def _windup(self, deployed: Stacks) -> Float[Tensor, ""]:
         """Over all modules; 0 where the optimizer has no point of its own."""
@@ -174,32 +167,11 @@ class StepRecord:
         ahead = global_norm(torch._foreach_sub(self.point, self.start))
         return _quotient(ahead, global_norm(torch._foreach_sub(deployed, self.start)))
 
-    def _drift(self, X: list[Tensor], C: list[Tensor], *, plain: bool) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Both gauges; `plain` sums the entries of a row in their own dtype, a fifth of the time on a CPU."""
-        axes, coordinates = self.split.axes(self.split.layout.names)
-        along = _total(c[:, DISPLACEMENT].abs().sum() for c in C)
-        one = slice(DISPLACEMENT, DISPLACEMENT + 1)
-        off_basis = (
-            torch.baddbmm(x[:, one].to(V.dtype), c[:, one], V, alpha=-1).abs_()  # (m, 1, r): d - VᵀV d
-            for x, c, V in zip(X, C, self.split.V, strict=True)
-        )
-        off = _total(x.sum(-1, dtype=None if plain else torch.float64).sum(dtype=torch.float64) for x in off_basis)
-        pairs = [(c[:, DISPLACEMENT].double(), c[:, QUARANTINE].double()) for c in C]
-        product, square = _total((d * q).sum() for d, q in pairs), _total(q.square().sum() for _, q in pairs)
-        return _quotient(along * coordinates, off * axes), _quotient(product, square)
-
-
-def _over_modules(norms: Iterable[Float[Tensor, "m j"]]) -> list[Float[Tensor, ""]]:
-    """Norms of the j vectors, from those of their modules, group by group."""
-    wide = [norm.double() for norm in norms]
-    return [*lengths(torch.cat([norm.to(wide[0].device) for norm in wide]).T)]
-
-
-def _total(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
-    """Their sum in float64, on the device of the first."""
-    all_of_them = [*terms]
-    home = all_of_them[0].device
-    return torch.stack([term.to(home, torch.float64) for term in all_of_them]).sum()
+    def _drift(self, c: Float[Tensor, "j n"], off: Float[Tensor, ""]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Both gauges."""
+        axes, coordinates = self.split.axes()
+        d, q = c[DISPLACEMENT], c[QUARANTINE]
+        return _quotient(d.abs().sum() * coordinates, off * axes), _quotient(d @ q, q @ q)
 
 
 def _quotient(a: Float[Tensor, ""], b: Float[Tensor, ""]) -> Float[Tensor, ""]:

@@ -160,7 +160,7 @@ class RoutedOptimizer(Wrapper):
         # Under route the point is the sum of both vectors, which is no windup.
         hidden = self._progress.point if self.routing.intervention == "erase" else []
         self._record = StepRecord(
-            self._split, g, seen, norm, norm_fed, list(found.g), before[0], progress.start, hidden
+            self._split, g, seen, norm, norm_fed, frozenset(found.g), before[0], progress.start, hidden
         )
         return loss
 

@@ -40,6 +40,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from projected_grpo import kernels
 from projected_grpo.errors import DTypeMismatchError, SettingError, ShapeMismatchError
 from projected_grpo.norms import peak_and_norm, working_dtype
 from projected_grpo.stacks import Layout, Stacks
@@ -123,7 +124,10 @@ def split(g: Tensor, V: Tensor, *, rule: SplitRule = DEFAULT_RULE, open: Tensor 
         raise ShapeMismatchError(f"open is {tuple(open.shape)} and V {tuple(V.shape)}; they must be (k,) and (k, r).")
     if open is not None and open.dtype != torch.bool:
         raise DTypeMismatchError(f"open is {open.dtype}; it must be bool.")
-    stacked = split_stack(g[None], V[None].to(working_dtype(V.dtype)), rule, open=None if open is None else open[None])
+    with kernels.use_kernels("off"):  # one module is little, and torch's functional transforms see nothing of kernels
+        stacked = split_stack(
+            g[None], V[None].to(working_dtype(V.dtype)), rule, open=None if open is None else open[None]
+        )
     return SplitResult(*(part.squeeze(0) for part in stacked))
 
 
@@ -161,12 +165,18 @@ def split_stack(
 
     in_place: what is kept may be written over g, which saves a pass over new memory.
     """
-    c = coefficients(g, V)
-    used = gated(c, rule.gate, open) * rule.overshoot
-    removed = from_coefficients(used, V, g.dtype)
-    if rule.preserve_magnitude:
-        return SplitResult(at_length_of(g, g - removed), removed, c)
-    return SplitResult(torch.sub(g, removed, out=g) if in_place else g - removed, removed, c)
+    in_place = in_place and not rule.preserve_magnitude
+    if kernels.serve(V, [g]):
+        one_sided = rule.gate == "one_sided"
+        kept, removed, c = kernels.split(
+            g, V, one_sided=one_sided, strength=rule.strength, open=open, in_place=in_place
+        )
+    else:
+        c = coefficients(g, V)
+        used = gated(c, rule.gate, open) * rule.overshoot
+        removed = from_coefficients(used, V, g.dtype)
+        kept = torch.sub(g, removed, out=g) if in_place else g - removed
+    return SplitResult(at_length_of(g, kept) if rule.preserve_magnitude else kept, removed, c)
 
 
 def at_length_of(g: Float[Tensor, "m r"], kept: Float[Tensor, "m r"]) -> Float[Tensor, "m r"]:
@@ -286,9 +296,9 @@ class GroupedSplit:
         this = self.restricted(vectors)
         return [Stack(x, coefficients(x, V)) for x, V in zip(this.layout.stack(vectors), this.V, strict=True)]
 
-    def axes(self, vectors: Collection[str]) -> tuple[int, int]:
-        """(Σk, Σr) over the modules among `vectors` that have rows; k counts the rows that aren't zero."""
-        present = [axes for name, axes in self._axes.items() if name in vectors]
+    def axes(self, vectors: Collection[str] | None = None) -> tuple[int, int]:
+        """(Σk, Σr) over the modules that have rows, of those named if any are; k counts the rows that aren't zero."""
+        present = [axes for name, axes in self._axes.items() if vectors is None or name in vectors]
         return sum(k for k, _ in present), sum(r for _, r in present)
 
     def restricted(self, vectors: Collection[str]) -> "GroupedSplit":

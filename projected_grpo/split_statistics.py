@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from projected_grpo.errors import UnsupportedCombinationError
-from projected_grpo.norms import global_norm, plain_norm, trusted
+from projected_grpo.norms import global_norm, lengths, plain_norm, trusted
 from projected_grpo.split import GroupedResult, GroupedSplit, gated
+from projected_grpo.stacks import end_to_end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +44,22 @@ def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatist
     rule = split.rule
     if rule.preserve_magnitude or rule.remembers:
         raise UnsupportedCombinationError(f"What {rule} keeps does not follow from coefficients; measure it instead.")
+    if not result.stacks:
+        return SplitStatistics(norm=0.0, norm_kept=0.0, norm_removed=0.0, cos_pre=0.0, cos_post=0.0, fired=0)
     grams = split.restricted(result.kept).grams()
     c = [stack.coefficients for stack in result.stacks]
     used = [gated(x, rule.gate, None) * rule.overshoot for x in c]
     after = [x - torch.bmm(u.unsqueeze(1), G).squeeze(1) for x, u, G in zip(c, used, grams, strict=True)]
+    both = end_to_end([torch.stack(each).flatten(1) for each in zip(c, after, strict=True)])  # (2, n)
     vectors = [
         [stack.vectors for stack in result.stacks],
         [p.kept for p in result.parts],
         [p.removed for p in result.parts],
     ]
-    fired = sum(((x > 0).sum().double().to(c[0].device) for x in c), start=torch.zeros((), dtype=torch.float64))
-    hackward = [global_norm(torch.relu(x) for x in coefficients) for coefficients in (c, after)]
     for norm in (plain_norm, global_norm):
-        numbers = [fired, *hackward, *(norm(stacks) for stacks in vectors)]
-        count, before, behind, whole, kept, removed = torch.stack([n.to(hackward[0].device) for n in numbers]).tolist()
+        numbers = [(both[0] > 0).sum(), *lengths(torch.relu(both)), *(norm(stacks) for stacks in vectors)]
+        read = torch.stack([number.to(both.device, torch.float64) for number in numbers]).tolist()
+        fired, before, behind, whole, kept, removed = read
         if all(trusted(each) for each in (whole, kept, removed)):
             break
     return SplitStatistics(
@@ -65,5 +68,5 @@ def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatist
         norm_removed=removed,
         cos_pre=before / whole if whole else 0.0,
         cos_post=behind / kept if kept else 0.0,
-        fired=int(count),
+        fired=int(fired),
     )

@@ -7,10 +7,11 @@ once. Only two things remain that are done per module, in one call each: gatheri
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from projected_grpo.errors import DeviceMismatchError, DTypeMismatchError, ShapeMismatchError
@@ -108,3 +109,9 @@ class Layout:
     def rows(self, stacks: Iterable[Tensor]) -> dict[str, Tensor]:
         """Module → its row (r,), a view."""
         return dict(zip(self.names, (row for stack in stacks for row in stack.unbind()), strict=True))
+
+
+def end_to_end(parts: Sequence[Float[Tensor, "*lead _"]], home: torch.device | None = None) -> Float[Tensor, "*lead n"]:
+    """All of them one after another along their last axis, in float64, where the first is if not at `home`."""
+    home = home or parts[0].device
+    return torch.cat([part.to(home, torch.float64) for part in parts], dim=-1)

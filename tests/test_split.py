@@ -15,6 +15,7 @@ from torch import Tensor
 from projected_grpo.basis import orthonormality_tolerance
 from projected_grpo.clip import clip_factor
 from projected_grpo.errors import DTypeMismatchError, SettingError, ShapeMismatchError
+from projected_grpo.kernels import use_kernels
 from projected_grpo.norms import global_norm, peak_and_norm, working_dtype
 from projected_grpo.split import GroupedSplit, SplitResult, SplitRule, split
 
@@ -76,18 +77,22 @@ def removed_bound(g: Tensor, V: Tensor, rule: SplitRule, removed: Tensor) -> Ten
     return rule.strength * rounding * size + u * removed.double().abs() + torch.finfo(g.dtype).tiny
 
 
-def both_forms(g: Tensor, V: Tensor, rule: SplitRule) -> list[SplitResult]:
+def every_form(g: Tensor, V: Tensor, rule: SplitRule) -> list[SplitResult]:
+    """The functional split, and the grouped one by torch and by the kernels, which leave the half types to torch."""
+    forms = [split(g, V, rule=rule)]
     grouped = GroupedSplit({"here": V, "wider": torch.zeros(V.shape[0] + 2, V.shape[1], dtype=V.dtype)}, rule)
-    result = grouped({"here": g, "wider": g})
-    here = SplitResult(result.kept["here"], result.removed["here"], torch.empty(0))
-    assert torch.equal(result.kept["wider"], g) or rule.preserve_magnitude
-    return [split(g, V, rule=rule), here]
+    for choice in ("off", "on"):
+        with use_kernels(choice):
+            result = grouped({"here": g, "wider": g})
+        assert torch.equal(result.kept["wider"], g) or rule.preserve_magnitude
+        forms.append(SplitResult(result.kept["here"], result.removed["here"], torch.empty(0)))
+    return forms
 
 
 @given(cases(), rules)
-def test_removed_is_within_its_bound_in_both_forms(case: tuple[Tensor, Tensor], rule: SplitRule) -> None:
+def test_removed_is_within_its_bound_in_every_form(case: tuple[Tensor, Tensor], rule: SplitRule) -> None:
     g, V = case
-    for result in both_forms(g, V, rule):
+    for result in every_form(g, V, rule):
         error = (result.removed.double() - exact(g, V, rule)).abs()
         assert (error <= removed_bound(g, V, rule, result.removed)).all()
         assert result.kept.dtype == result.removed.dtype == g.dtype
@@ -97,7 +102,7 @@ def test_removed_is_within_its_bound_in_both_forms(case: tuple[Tensor, Tensor], 
 def test_conservation(case: tuple[Tensor, Tensor], rule: SplitRule) -> None:
     """|fl(kept + removed) - g| <= 2 u max(|g|, |removed|, |kept|), elementwise."""
     g, V = case
-    for kept, removed, _ in both_forms(g, V, rule):
+    for kept, removed, _ in every_form(g, V, rule):
         largest = torch.stack([g.abs(), removed.abs(), kept.abs()]).amax(0).double()
         # The difference of two numbers of one dtype that are this close is exact in float64.
         difference = ((kept + removed).double() - g.double()).abs()
@@ -149,7 +154,7 @@ def test_preserved_magnitude_at_every_size(case: tuple[Tensor, Tensor], rule: Sp
     """‖kept‖ = ‖g‖, with squares that would overflow; and zero where there is nothing to rescale."""
     g, V = case
     r = V.shape[1]
-    for kept, removed, _ in both_forms(g, V, rule):
+    for kept, removed, _ in every_form(g, V, rule):
         assert torch.isfinite(kept).all()
         unscaled = g - removed
         if not unscaled.any():
@@ -264,7 +269,7 @@ def test_no_loop_over_modules_in_the_arithmetic() -> None:
             return func(*args, **(kwargs or {}))
 
     grouped = GroupedSplit({f"{i}": torch.eye(1 + i % 3, 8) for i in range(50)})
-    with Counter() as counter:
+    with use_kernels("off"), Counter() as counter:
         grouped({f"{i}": torch.ones(8) for i in range(50)})
     assert counter.products == 2
 

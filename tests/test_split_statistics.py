@@ -54,7 +54,10 @@ def test_some_modules_absent_and_nothing_but_zeros() -> None:
         float(torch.cat([*few.values()]).norm()), rel=WITHIN
     )
     nothing = split_statistics(split, split({name: torch.zeros_like(g) for name, g in few.items()}))
-    assert (nothing.norm, nothing.cos_pre, nothing.cos_post, nothing.fired) == (0.0, 0.0, 0.0, 0)
+    none_there = split_statistics(split, split({"unnamed": torch.ones(2, dtype=torch.float64)}))
+    for found in (nothing, none_there):
+        assert (found.norm, found.norm_kept, found.norm_removed) == (0.0, 0.0, 0.0)
+        assert (found.cos_pre, found.cos_post, found.fired) == (0.0, 0.0, 0)
 
 
 def test_a_rule_whose_kept_part_does_not_follow_from_the_coefficients_is_refused() -> None:

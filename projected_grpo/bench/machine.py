@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from projected_grpo import kernels
 from projected_grpo.bench.timing import interleaved
 from projected_grpo.errors import SettingError
 
@@ -23,6 +24,7 @@ class Machine:
     bandwidth: bytes a second, read and written, of a copy that is larger than the caches.
     flops: floating-point operations a second of a square matrix product, in the dtype of the model.
     load: of the last minute, before anything was measured; per core, so that 1 is busy and above 1 crowded.
+    numba: the version that large splits are computed by, see `projected_grpo.kernels`; None where torch computes all.
     """
 
     device: str
@@ -34,6 +36,7 @@ class Machine:
     torch: str
     bandwidth: float
     flops: float
+    numba: str | None = None  # older reports have none
 
 
 @contextmanager
@@ -82,6 +85,7 @@ def look(device: torch.device, dtype: torch.dtype, budget: float) -> Machine:
         torch=str(torch.__version__),
         bandwidth=2 * 4 * count / timed.timing("copy").fastest,
         flops=2 * size**3 / timed.timing("product").fastest,
+        numba=kernels.version() if device.type == "cpu" and kernels.enabled(kernels.PAYS_FROM) else None,
     )
 
 

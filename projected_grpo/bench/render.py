@@ -44,7 +44,7 @@ def heading(report: Report) -> str:
         f"{report.shape}: {report.settings['modules']} modules, {report.settings['entries']:,} entries in each set of "
         f"vectors. {machine.processor} ({machine.device}), {machine.threads} thread(s) of {machine.cores} cores, load "
         f"{busy}; {machine.bandwidth / 1e9:.1f} GB/s, {machine.flops / 1e9:,.0f} GFLOP/s; torch {machine.torch}, "
-        f"Python {machine.python}."
+        f"Python {machine.python}{'' if machine.numba is None else f', numba {machine.numba}'}."
     )
 
 

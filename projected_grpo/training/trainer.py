@@ -156,7 +156,8 @@ class Trainer:
             self._say("resumed", {"versions": versions()})
             for damaged in saved.skipped:
                 self._say("warning", {"text": f"{damaged}; the checkpoint before it was taken."})
-            if changed := [name for name, own in versions().items() if saved.extra["versions"].get(name) != own]:
+            then, now = saved.extra["versions"], versions()
+            if changed := [name for name in {**now, **then} if now.get(name) != then.get(name)]:
                 self._say("warning", {"text": f"{', '.join(changed)}: of another version than when the run was begun."})
 
     @classmethod

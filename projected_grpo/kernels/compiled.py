@@ -1,0 +1,76 @@
+"""What Numba compiles: arrays in, results written into arrays, nothing checked. Imported by need: numba is optional.
+
+Sums of many terms may be taken in any order, so that they are computed several entries at a time; nothing else may. So
+what is kept is the difference from the *rounded* part that was removed, as the conservation bound in `split` asks for.
+"""
+
+from typing import no_type_check
+
+import numba
+import numpy as np
+from numba import njit
+
+VERSION = numba.__version__
+IN_ORDER = {"nogil": True, "error_model": "numpy"}
+ANY_ORDER = {**IN_ORDER, "fastmath": {"reassoc", "contract", "nsz"}}  # NaN and infinity are what they are
+
+
+@njit(**ANY_ORDER)
+@no_type_check  # numba finds the types
+def _product(a, b):
+    """<a, b>."""
+    total = a.dtype.type(0)
+    for i in range(a.shape[0]):
+        total += a[i] * b[i]
+    return total
+
+
+@njit(**ANY_ORDER)
+@no_type_check
+def _sum_of_sizes(a):
+    """Σ |a_i|."""
+    total = a.dtype.type(0)
+    for i in range(a.shape[0]):
+        total += abs(a[i])
+    return total
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def split(g, V, open, c, removed, kept, one_sided, strength):
+    """See `kernels.split`; `open` is empty where the coefficients alone decide, `kept` may be g."""
+    m, k, r = V.shape
+    factor = V.dtype.type(strength)
+    for a in range(m):
+        for j in range(k):
+            c[a, j] = _product(g[a], V[a, j])
+        removed[a, :] = 0
+        for j in range(k):
+            closed = not open[a, j] if open.size else one_sided and c[a, j] <= 0
+            if not closed:
+                used = c[a, j] * factor
+                for i in range(r):
+                    removed[a, i] += used * V[a, j, i]
+        for i in range(r):
+            kept[a, i] = g[a, i] - removed[a, i]
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def along(vectors, V, c, squares, off, place):
+    """See `kernels.along`."""
+    m, k, r = V.shape
+    rest = np.empty(r, V.dtype)
+    for a in range(m):
+        for b in range(len(vectors)):
+            x = vectors[b][a]
+            squares[a, b] = _product(x, x)
+            for j in range(k):
+                c[a, b, j] = _product(x, V[a, j])
+        x = vectors[place][a]
+        for i in range(r):
+            rest[i] = x[i]
+        for j in range(k):
+            for i in range(r):
+                rest[i] -= c[a, place, j] * V[a, j, i]
+        off[a] = _sum_of_sizes(rest)
