@@ -173,7 +173,9 @@ def test_a_wide_model_has_random_factors_and_a_narrow_one_stands_in(monkeypatch:
 @pytest.mark.parametrize(
     ("options", "only", "said"),
     [(LEAST, ["nosuch"], "no group 'nosuch'"), (replace(LEAST, batch=3), [], "cannot share 8 tokens"),
-     (replace(LEAST, batch=1), [], "cannot share")],
+     (replace(LEAST, batch=1), [], "cannot share"),
+     (replace(LEAST, axes=(5, 5)), [], "k is 5, 5; it must be different numbers, each from 1 to 64"),
+     (replace(LEAST, axes=(5, 65)), [], "k is 5, 65; it must be different numbers, each from 1 to 64")],
 )  # fmt: skip
 def test_what_means_nothing_is_refused(options: Options, only: list[str], said: str) -> None:
     shape = preset("tiny")

@@ -71,7 +71,8 @@ def measure(
     """Measures what is asked for, by default every group but growth.
 
     Raises:
-        SettingError: `only` names no group, or the batch does not divide the tokens into two or more rows.
+        SettingError: `only` names no group, the batch does not divide the tokens into two or more rows, or the numbers
+            of axes are not different ones that a module has room for.
     """
     unknown = [name for name in only if name not in GROUPS]
     if unknown:
@@ -79,6 +80,13 @@ def measure(
     if options.batch < 2 or options.tokens % options.batch:
         raise SettingError(
             f"A batch of {options.batch} cannot share {options.tokens} tokens; choose a divisor above 1."
+        )
+    most = max(module.r for module in modules)
+    if len(set(options.axes)) < len(options.axes) or not all(1 <= k <= most for k in options.axes):
+        given = ", ".join(map(str, options.axes))
+        raise SettingError(
+            f"k is {given}; it must be different numbers, each from 1 to {most}, as many as the longest vector of "
+            f"{shape.name} has entries."
         )
     rows, left_out = list[Row](), list[str]()
     with pinned(options.threads), cache_in(None):

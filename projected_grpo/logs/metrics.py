@@ -88,7 +88,7 @@ METRICS: tuple[Metric, ...] = (
     *_of(
         "run",
         ("config", "object", "", "everything that decides the run"),
-        ("versions", "object", "", "of python, torch, transformers, peft, this package, and numba where it may split"),
+        ("versions", "object", "", "of python, torch, transformers, peft and this package"),
         ("arm", "str", "", "the intervention"),
         ("parameters", "int", "1", "trained numbers of one set of vectors"),
         ("modules", "int", "1", "adapted modules"),
