@@ -27,8 +27,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from projected_grpo.along import along
-from projected_grpo.norms import global_norm, lengths, trusted
+from projected_grpo.along import look_along
+from projected_grpo.norms import global_norm, lengths, plain_lengths, trusted
 from projected_grpo.split import GroupedSplit, Stack
 from projected_grpo.stacks import Stacks
 
@@ -125,34 +125,40 @@ class StepRecord:
 
         A second one follows where a length is zero, or so large or small that its plain norm may be wrong.
         """
-        groups = range(len(self.split.V))
-        looked_at = [self._looked_at(*each) for each in zip(groups, deployed, quarantine, strict=False)]
+        stacks = [*zip(range(len(self.split.V)), deployed, quarantine, strict=False)]
         home = self.norm_pre_clip.device
-        common = [self.norm_pre_clip, self.norm_post_clip, self._windup(deployed)]
         for careful in (False, True):
-            c, norms, off = along(looked_at, self.split.V, DISPLACEMENT, careful=careful, home=home)
-            hackward = [*lengths(torch.relu(c)), *norms]
-            numbers = [*common, (c[ACCUMULATED] > 0).sum(), *self._drift(c, off), *hackward]
-            read = torch.stack([number.to(home, torch.float64) for number in numbers]).tolist()
-            share_of = dict(enumerate(zip(read[6 : 6 + len(norms)], read[6 + len(norms) :], strict=True)))
+            looked_at = (self._looked_at(*each) for each in stacks)  # one after another, for they take memory
+            c, norms, off = look_along(looked_at, self.split.V, off_basis_of=DISPLACEMENT, careful=careful, home=home)
+            d, q = c[DISPLACEMENT], c[QUARANTINE]
+            numbers = {
+                "pre-clip": self.norm_pre_clip, "post-clip": self.norm_post_clip, **self._ahead(deployed),
+                "fired": (c[ACCUMULATED] > 0).sum(), "d along": d.abs().sum(), "d off": off,
+                "d and q": d @ q, "q squared": q @ q,
+            }  # fmt: skip
+            hackward = (lengths if careful else plain_lengths)(torch.relu(c))
+            alone = torch.stack([number.to(home, torch.float64) for number in numbers.values()])
+            read = torch.cat([alone, hackward, norms]).tolist()
+            number, count = dict(zip(numbers, read, strict=False)), len(norms)
+            share_of = dict(enumerate(zip(read[-2 * count : -count], read[-count:], strict=True)))
             del share_of[QUARANTINE]
             if all(trusted(norm) for _, norm in share_of.values()):
                 break
-        shares = {place: part / norm if norm else 0.0 for place, (part, norm) in share_of.items()}
-        axes, r = self.split.axes(self.moved)
+        shares = {place: _quotient(part, norm) for place, (part, norm) in share_of.items()}
+        (axes, r), (all_axes, coordinates) = self.split.axes(self.moved), self.split.axes()
         return Diagnostics(
             cos_pre=shares[ACCUMULATED],
             cos_pre_null=math.sqrt(axes / (2 * r)) if r else 0.0,
-            fired=int(read[3]),
+            fired=int(number["fired"]),
             axes=axes,
-            grad_norm_pre_clip=read[0],
-            grad_norm_post_clip=read[1],
+            grad_norm_pre_clip=number["pre-clip"],
+            grad_norm_post_clip=number["post-clip"],
             hackward_share_gradient=shares[FED if self.fed else ACCUMULATED],
             hackward_share_update=shares[UPDATE],
             hackward_share_parameters=shares[DISPLACEMENT],
-            drift_ratio=read[4],
-            drift_opposition=read[5],
-            windup=read[2] if self.point else None,
+            drift_ratio=_quotient(number["d along"] * coordinates, number["d off"] * all_axes),
+            drift_opposition=_quotient(number["d and q"], number["q squared"]),
+            windup=_quotient(number["point"], number["displacement"]) if self.point else None,
         )
 
     def _looked_at(self, group: int, deployed: Tensor, quarantine: Tensor) -> list[Float[Tensor, "m r"]]:
@@ -160,23 +166,17 @@ class StepRecord:
         vectors = [self.g[group], self.before[group] - deployed, self.start[group] - deployed, quarantine]
         return [*vectors, self.fed[group]] if self.fed else vectors
 
-    def _windup(self, deployed: Stacks) -> Float[Tensor, ""]:
-        """Over all modules; 0 where the optimizer has no point of its own."""
-        if not self.point:
-            return torch.zeros_like(self.norm_pre_clip)
-        ahead = global_norm(torch._foreach_sub(self.point, self.start))
-        return _quotient(ahead, global_norm(torch._foreach_sub(deployed, self.start)))
-
-    def _drift(self, c: Float[Tensor, "j n"], off: Float[Tensor, ""]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Both gauges."""
-        axes, coordinates = self.split.axes()
-        d, q = c[DISPLACEMENT], c[QUARANTINE]
-        return _quotient(d.abs().sum() * coordinates, off * axes), _quotient(d @ q, q @ q)
+    def _ahead(self, deployed: Stacks) -> dict[str, Float[Tensor, ""]]:
+        """How far the optimizer's point and the deployed vectors have come, over all modules, where they differ."""
+        ends = {"point": self.point, "displacement": deployed} if self.point else {}
+        return {name: global_norm(torch._foreach_sub(end, self.start)) for name, end in ends.items()}
 
 
-def _quotient(a: Float[Tensor, ""], b: Float[Tensor, ""]) -> Float[Tensor, ""]:
+def _quotient(a: float, b: float) -> float:
     """a / b, and 0 where a is 0."""
-    return torch.where(a == 0, torch.zeros_like(a), a / b)
+    if a == 0:
+        return 0.0
+    return a / b if b else a * math.inf
 
 
 def hackward_share(stacks: list[Stack]) -> Float[Tensor, ""]:

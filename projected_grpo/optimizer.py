@@ -22,7 +22,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.optim import Optimizer
 
-from projected_grpo import checkpoint
+from projected_grpo import checkpoint, kernels
 from projected_grpo.basis import Basis
 from projected_grpo.binding import check_fit, fingerprints_of, vectors_of
 from projected_grpo.claims import Claim, Guarantee, claims_of, explanation
@@ -140,6 +140,7 @@ class RoutedOptimizer(Wrapper):
         vectors and the parameters that are not routed with it.
         """
         self._check_whole()
+        kernels.chosen()  # a word that it does not know would be refused in the middle of the step
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -296,6 +297,11 @@ class RoutedOptimizer(Wrapper):
         deployed = written.deployed if written else ()
         quarantine = written.quarantine if written else ()
         return self._record.read(deployed or layout.stack(self._deployed), quarantine or layout.stack(self._quarantine))
+
+    @property
+    def loops(self) -> str | None:
+        """What splits in place of torch, such as "numba 0.68.1"; None if torch does: see `kernels`."""
+        return self._split.loops
 
     def explain(self) -> str:
         """A table of what this configuration guarantees, each with its theorem or the hypothesis that is missing.

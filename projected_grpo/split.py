@@ -124,10 +124,7 @@ def split(g: Tensor, V: Tensor, *, rule: SplitRule = DEFAULT_RULE, open: Tensor 
         raise ShapeMismatchError(f"open is {tuple(open.shape)} and V {tuple(V.shape)}; they must be (k,) and (k, r).")
     if open is not None and open.dtype != torch.bool:
         raise DTypeMismatchError(f"open is {open.dtype}; it must be bool.")
-    with kernels.use_kernels("off"):  # one module is little, and torch's functional transforms see nothing of kernels
-        stacked = split_stack(
-            g[None], V[None].to(working_dtype(V.dtype)), rule, open=None if open is None else open[None]
-        )
+    stacked = split_stack(g[None], V[None].to(working_dtype(V.dtype)), rule, open=None if open is None else open[None])
     return SplitResult(*(part.squeeze(0) for part in stacked))
 
 
@@ -165,17 +162,29 @@ def split_stack(
 
     in_place: what is kept may be written over g, which saves a pass over new memory.
     """
-    in_place = in_place and not rule.preserve_magnitude
-    if kernels.serve(V, [g]):
-        one_sided = rule.gate == "one_sided"
-        kept, removed, c = kernels.split(
-            g, V, one_sided=one_sided, strength=rule.strength, open=open, in_place=in_place
-        )
-    else:
-        c = coefficients(g, V)
-        used = gated(c, rule.gate, open) * rule.overshoot
-        removed = from_coefficients(used, V, g.dtype)
-        kept = torch.sub(g, removed, out=g) if in_place else g - removed
+    c = coefficients(g, V)
+    used = gated(c, rule.gate, open) * rule.overshoot
+    removed = from_coefficients(used, V, g.dtype)
+    if rule.preserve_magnitude:
+        return SplitResult(at_length_of(g, g - removed), removed, c)
+    return SplitResult(torch.sub(g, removed, out=g) if in_place else g - removed, removed, c)
+
+
+def fastest_split(
+    g: Float[Tensor, "m r"],
+    V: Float[Tensor, "m k r"],
+    rule: SplitRule,
+    *,
+    open: Bool[Tensor, "m k"] | None = None,
+    in_place: bool = False,
+) -> SplitResult:
+    """`split_stack`, by the compiled loops where they serve."""
+    if not kernels.serve(V, [g]):
+        return split_stack(g, V, rule, open=open, in_place=in_place)
+    kept, removed, c = kernels.split(
+        g, V, one_sided=rule.gate == "one_sided", strength=rule.strength, open=open,
+        in_place=in_place and not rule.preserve_magnitude,
+    )  # fmt: skip
     return SplitResult(at_length_of(g, kept) if rule.preserve_magnitude else kept, removed, c)
 
 
@@ -272,7 +281,7 @@ class GroupedSplit:
         Raises SettingError for the gate predictable without a memory.
         """
         if not self.rule.remembers:
-            parts = [split_stack(g, V, self.rule, in_place=in_place) for g, V in zip(stacks, self.V, strict=True)]
+            parts = [fastest_split(g, V, self.rule, in_place=in_place) for g, V in zip(stacks, self.V, strict=True)]
             return parts, dict(memory or {})
         if memory is None:
             raise SettingError(
@@ -280,7 +289,7 @@ class GroupedSplit:
             )
         means = self._means(memory)
         parts = [
-            split_stack(g, V, self.rule, open=mean > 0, in_place=in_place)
+            fastest_split(g, V, self.rule, open=mean > 0, in_place=in_place)
             for g, V, mean in zip(stacks, self.V, means, strict=True)
         ]
         after = [DECAY * m + (1 - DECAY) * part.coefficients for m, part in zip(means, parts, strict=True)]
@@ -295,6 +304,11 @@ class GroupedSplit:
         """The vectors (copied) and their coefficients c = V x, without a split."""
         this = self.restricted(vectors)
         return [Stack(x, coefficients(x, V)) for x, V in zip(this.layout.stack(vectors), this.V, strict=True)]
+
+    @property
+    def loops(self) -> str | None:
+        """What computes in place of torch where a stack is large enough, such as "numba 0.68.1", if anything does."""
+        return f"numba {kernels.version()}" if any(kernels.enabled(V) for V in self.V) else None
 
     def axes(self, vectors: Collection[str] | None = None) -> tuple[int, int]:
         """(Σk, Σr) over the modules that have rows, of those named if any are; k counts the rows that aren't zero."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from projected_grpo.errors import UnsupportedCombinationError
-from projected_grpo.norms import global_norm, lengths, plain_norm, trusted
+from projected_grpo.norms import global_norm, lengths, plain_lengths, plain_norm, trusted
 from projected_grpo.split import GroupedResult, GroupedSplit, gated
 from projected_grpo.stacks import end_to_end
 
@@ -56,10 +56,10 @@ def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatist
         [p.kept for p in result.parts],
         [p.removed for p in result.parts],
     ]
-    for norm in (plain_norm, global_norm):
-        numbers = [(both[0] > 0).sum(), *lengths(torch.relu(both)), *(norm(stacks) for stacks in vectors)]
-        read = torch.stack([number.to(both.device, torch.float64) for number in numbers]).tolist()
-        fired, before, behind, whole, kept, removed = read
+    for norm, along in ((plain_norm, plain_lengths), (global_norm, lengths)):
+        numbers = [(both[0] > 0).sum(), *(norm(stacks) for stacks in vectors)]
+        alone = torch.stack([number.to(both.device, torch.float64) for number in numbers])
+        fired, whole, kept, removed, before, behind = torch.cat([alone, along(torch.relu(both))]).tolist()
         if all(trusted(each) for each in (whole, kept, removed)):
             break
     return SplitStatistics(

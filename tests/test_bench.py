@@ -236,7 +236,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
         (["--report", "nosuch/bench.json"], "is no folder; make it first"),
         (["--plot", "nosuch/cost.svg"], "is no folder; make it first"),
         (["--fail-over", "2"], "--fail-over needs --compare"), (["--plot", "x.pdf"], "name it .svg or .png"),
-        (["--compare", "nosuch.json"], "nosuch.json"), (["--device", "nosuch"], "is not to be had here"),
+        (["--compare", "nosuch.json"], "nosuch.json cannot be read (No such file"),
+        (["--device", "nosuch"], "is not to be had here"),
         (["--model", "nosuch"], "holds no config.json"), (["--only", "split", "--batch", "3"], "cannot share"),
     ],
 )  # fmt: skip
@@ -251,7 +252,32 @@ def test_a_factor_that_means_nothing(capsys: pytest.CaptureFixture[str], tmp_pat
     assert "it must be above 0" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("known_machine")
+def test_a_report_with_other_loops_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    words = ["bench", "--preset", "tiny", "--quick", "--only", "split", "--k", "2", "--compare", str(path)]
+    for loops, said in (("numba 1, auto", f"compiled loops: numba 1, auto in {path}, none in this run."), (None, "")):
+        path.write_text(replace(report(*ROWS), machine=replace(MACHINE, loops=loops)).as_json())
+        assert main(words) == 0
+        told = capsys.readouterr()
+        assert said in told.err
+        assert ("compiled loops" in told.err) == bool(said)
+        assert "compiled loops: none" in told.out.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", ["verify", "optimizers", "bench", "train"])
+def test_a_variable_that_says_nothing_known_ends_every_command(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PROJECTED_GRPO_KERNELS", "fast")
+    assert main([command]) == 2
+    assert "PROJECTED_GRPO_KERNELS is 'fast'; it must be one of auto, on, off." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_units_and_a_load_that_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [duration(seconds) for seconds in (2.5, 2.5e-3, 2.5e-6)] == ["2.5 s", "2.5 ms", "2.5 µs"]
+    assert [duration(seconds) for seconds in (0.9996, 0.9994, 0.9996e-3)] == ["1 s", "999 ms", "1 ms"]
     monkeypatch.delattr("os.getloadavg")
     assert load() is None

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,22 @@ def test_a_resumed_log_says_what_the_uninterrupted_one_says(tmp_path):
         run.run()
     assert told(place) == told(tmp_path / "whole"), "a finished run stays as it is"
     assert sum(entry.event == "resumed" for entry in read(place / "log.jsonl")) == 2
+
+
+def test_a_run_that_goes_on_with_other_versions_is_warned(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROJECTED_GRPO_KERNELS", "on")
+    with Trainer.begin(toy(tmp_path / "run")) as run:
+        run.run(until=2)
+    monkeypatch.setenv("PROJECTED_GRPO_KERNELS", "off")
+    with Trainer.resume(tmp_path / "run") as run:
+        run.run(until=3)
+    with Trainer.resume(tmp_path / "run") as run:  # from a checkpoint without them
+        run.run(until=4)
+    log = read(tmp_path / "run" / "log.jsonl")
+    numba = f"numba {version('numba')}"
+    told = [entry.values["text"] for entry in log if entry.event == "warning" and "loops" in entry.values["text"]]
+    assert told == [f"loops was {numba} when the checkpoint was written, and is none now."]
+    assert [entry.values["versions"].get("loops") for entry in log if "versions" in entry.values] == [numba, None, None]
 
 
 def test_a_stopped_run_is_checkpointed_at_once(tmp_path):

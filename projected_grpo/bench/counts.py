@@ -14,8 +14,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from projected_grpo.kernels import use_kernels
-
 # Reading a number back makes the host wait for the device; a list of them is read past the operators.
 READS = ("aten::_local_scalar_dense", "aten::equal", "Tensor.tolist")
 # Tensors that see another's memory: they cost a call, and no kernel.
@@ -56,8 +54,8 @@ class Counts:
 
 
 def counted(job: Callable[[], object]) -> Counts:
-    """Runs the job once and counts; by torch's operators alone, for of the compiled loops nothing would be seen."""
-    with use_kernels("off"), _Counting() as counting, _Lists(counting.operators):
+    """Runs the job once and counts; while it is watched, torch computes everything."""
+    with _Counting() as counting, _Lists(counting.operators):
         job()
     return Counts(counting.operators, counting.allocated, counting.peak, counting.touched)
 

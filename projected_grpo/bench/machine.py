@@ -24,7 +24,7 @@ class Machine:
     bandwidth: bytes a second, read and written, of a copy that is larger than the caches.
     flops: floating-point operations a second of a square matrix product, in the dtype of the model.
     load: of the last minute, before anything was measured; per core, so that 1 is busy and above 1 crowded.
-    numba: the version that large splits are computed by, see `projected_grpo.kernels`; None where torch computes all.
+    loops: what may compute large splits, see `projected_grpo.kernels.named`; None where nothing but torch does.
     """
 
     device: str
@@ -36,7 +36,7 @@ class Machine:
     torch: str
     bandwidth: float
     flops: float
-    numba: str | None = None  # older reports have none
+    loops: str | None = None  # older reports have none
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def look(device: torch.device, dtype: torch.dtype, budget: float) -> Machine:
         torch=str(torch.__version__),
         bandwidth=2 * 4 * count / timed.timing("copy").fastest,
         flops=2 * size**3 / timed.timing("product").fastest,
-        numba=kernels.version() if device.type == "cpu" and kernels.enabled(kernels.PAYS_FROM) else None,
+        loops=kernels.named() if device.type == "cpu" else None,
     )
 
 

@@ -44,7 +44,7 @@ def heading(report: Report) -> str:
         f"{report.shape}: {report.settings['modules']} modules, {report.settings['entries']:,} entries in each set of "
         f"vectors. {machine.processor} ({machine.device}), {machine.threads} thread(s) of {machine.cores} cores, load "
         f"{busy}; {machine.bandwidth / 1e9:.1f} GB/s, {machine.flops / 1e9:,.0f} GFLOP/s; torch {machine.torch}, "
-        f"Python {machine.python}{'' if machine.numba is None else f', numba {machine.numba}'}."
+        f"Python {machine.python}; compiled loops: {machine.loops or 'none'}."
     )
 
 
@@ -73,7 +73,7 @@ def changed(change: Change) -> str:
 def duration(seconds: float) -> str:
     """Three digits and a unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
+        if float(f"{seconds / size:.3g}") >= 1:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds / 1e-6:.3g} µs"
 

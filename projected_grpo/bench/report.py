@@ -96,10 +96,16 @@ def read(path: Path) -> Report:
     """A report that was written as JSON.
 
     Raises:
-        SettingError: the file is none of this schema version.
+        SettingError: the file cannot be read, or is none of this schema version.
     """
     try:
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingError(
+            f"{path} cannot be read ({error.strerror}); name a file that --report has written."
+        ) from error
+    try:
+        saved: dict[str, Any] = json.loads(text)
         if saved.pop("schema") != SCHEMA:
             raise SettingError(f"{path} is of another schema version than {SCHEMA}; measure its code again.")
         rows = [Row(**{**row, "time": Timing(**row["time"]) if row["time"] else None}) for row in saved.pop("rows")]

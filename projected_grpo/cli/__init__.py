@@ -6,6 +6,7 @@ from collections.abc import Callable
 import tyro
 from rich.console import Console
 
+from projected_grpo import kernels
 from projected_grpo.cli.bench import bench
 from projected_grpo.cli.experiment import experiment
 from projected_grpo.cli.list_invariants import list_invariants
@@ -26,6 +27,7 @@ def main(args: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; bad input ends in one sentence on stderr."""
     given = sys.argv[1:] if args is None else args
     try:
+        kernels.chosen()  # a variable that says nothing known would fail in the middle of a command
         commands, given = _with_training(given) if not given or given[0] not in COMMANDS else (COMMANDS, given)
         code: int = tyro.extras.subcommand_cli_from_dict(
             commands, prog="projected-grpo", args=given, description=__doc__, sort_subcommands=False

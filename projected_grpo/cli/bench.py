@@ -96,6 +96,7 @@ def bench(
             progress=lambda what: status.update(f"measuring {what}"),
         )  # fmt: skip
     compared = [] if old is None else changes(old, found)
+    then, now = (None if each is None else each.machine.loops or "none" for each in (old, found))
     alone = 0 if old is None else sum(row.time is not None for row in found.rows) - len(compared)
     if json_:
         write(found.as_json())
@@ -109,6 +110,8 @@ def bench(
             partial.write_text(text + "\n", encoding="utf-8", newline="\n")
     if plot is not None:
         draw(found, plot)
+    if old is not None and then != now:
+        print(f"projected-grpo: compiled loops: {then} in {compare}, {now} in this run.", file=sys.stderr)
     if alone:
         print(f"projected-grpo: {alone} timed rows of this run are not in {compare}.", file=sys.stderr)
     worse = slower(compared, fail_over) if fail_over is not None else []

@@ -7,12 +7,15 @@ A split multiplies V (m, k, r) twice. torch's batched products read all of it fr
 memory allows, for a product of one row with a few is a shape that they are not made for. Here a module's V is still in
 the cache when it is used again.
 
-    auto    where numba is installed (the extra `kernels`), torch computes on one thread, and V has PAYS_FROM entries
-    on      wherever they can be used: dense float32 or float64 on a CPU, where no gradient flows
+    auto    where numba is installed (the extra `kernels`), torch computes on one thread, and V has PAYS_FROM entries,
+            of which a module has no more than that, so that the cache holds them
+    on      at any size and on any number of threads
     off     never; torch computes
 
-Sums are taken in another order than torch's, so the last bits differ, within the bounds in `split`. Each process
-compiles them when they are first used, which takes a second.
+They serve grouped splits and diagnostics, and so the routed optimizer: of dense float32 or float64 on a CPU, where no
+gradient flows and nothing of torch's (a transform, a compiler, autocast) watches. The function `split` is torch's in
+any case. Sums are taken in another order than torch's, so the last bits differ, within the bounds in `split`. Each
+process compiles the loops when they are first used, which takes a second.
 """
 
 import os
@@ -27,64 +30,88 @@ from typing import Literal, cast, get_args
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from projected_grpo.errors import SettingError
 
 Choice = Literal["auto", "on", "off"]
 KERNELS = "PROJECTED_GRPO_KERNELS"
 PAYS_FROM = 2**18  # entries of V: a megabyte in float32, about what one core has as a cache of its own
-_chosen: ContextVar[Choice] = ContextVar("kernels")
+_choice: ContextVar[Choice] = ContextVar("kernels")
 
 
 @contextmanager
 def use_kernels(choice: Choice) -> Iterator[None]:
     """Inside the block the kernels are used as the choice says, whatever the environment variable does.
 
-    A block counts in its own thread.
+    A block counts in its own thread; others go by the variable.
 
     Raises:
         SettingError: an unknown choice, or `on` without numba.
     """
-    token = _chosen.set(_checked(choice, "use_kernels"))
+    token = _choice.set(_checked(choice, "use_kernels"))
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _choice.reset(token)
 
 
-def choice() -> Choice:
-    """That of the innermost `use_kernels`, or of the environment variable.
+def chosen() -> Choice:
+    """What the innermost `use_kernels` says, or the environment variable.
 
-    Raises SettingError where the variable's is unknown, or `on` without numba.
+    Raises SettingError where the variable's word is unknown, or `on` without numba.
     """
-    chosen = _chosen.get(None)
-    return _checked(os.environ.get(KERNELS) or "auto", KERNELS) if chosen is None else chosen
-
-
-def enabled(entries: int) -> bool:
-    """Whether the kernels are chosen, and there, for a V of so many entries; without numba they never are.
-
-    Raises SettingError as `choice` does.
-    """
-    chosen = choice()
-    pays = entries >= PAYS_FROM and torch.get_num_threads() == 1
-    return (chosen == "on" or (chosen == "auto" and pays)) and _compiled() is not None
-
-
-def serve(V: Float[Tensor, "m k r"], vectors: Sequence[Float[Tensor, "m r"]]) -> bool:
-    """Whether the kernels are to be used for these."""
-    return (
-        V.device.type == "cpu"
-        and V.dtype in (torch.float32, torch.float64)
-        and enabled(V.numel())
-        and all(x.dtype == V.dtype and x.is_contiguous() and not x.requires_grad for x in (V, *vectors))
-        and not torch.compiler.is_compiling()
-    )
+    choice = _choice.get(None)
+    return _checked(os.environ.get(KERNELS) or "auto", KERNELS) if choice is None else choice
 
 
 def version() -> str | None:
     """That of numba; None where it is missing or does not load."""
     return None if (compiled := _compiled()) is None else str(compiled.VERSION)
+
+
+def named() -> str | None:
+    """What may compute in place of torch here, and from which size on; None where nothing does.
+
+    Raises SettingError as `chosen` does.
+    """
+    choice = chosen()
+    if choice == "off" or (choice == "auto" and torch.get_num_threads() > 1) or version() is None:
+        return None
+    return f"numba {version()}" + (f" from {PAYS_FROM:,} entries of V" if choice == "auto" else "")
+
+
+def enabled(V: Float[Tensor, "m k r"]) -> bool:
+    """Whether the kernels are chosen, and there, for such a V.
+
+    Raises SettingError as `chosen` does.
+    """
+    choice = chosen()
+    pays = V.numel() >= PAYS_FROM >= V.shape[1] * V.shape[2] and torch.get_num_threads() == 1
+    kind = V.device.type == "cpu" and V.dtype in (torch.float32, torch.float64)
+    return kind and (choice == "on" or (choice == "auto" and pays)) and _compiled() is not None
+
+
+def serve(V: Tensor, vectors: Sequence[Tensor]) -> bool:
+    """Whether the kernels are to be used for V (m, k, r) and vectors (m, r).
+
+    Not for those that do not fit, whom torch will tell why. Nor where torch does more with a call than compute it:
+    arrays in memory are all that the loops see, and what they write moves no version counter.
+    """
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        return False
+    watched = (
+        torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+    )
+    return (
+        not watched
+        and enabled(V)
+        and all(_plain(x) and x.dtype == V.dtype for x in (V, *vectors))
+        and all(x.shape == (V.shape[0], V.shape[2]) and x.device == V.device for x in vectors)
+    )
 
 
 def split(
@@ -109,38 +136,45 @@ def split(
     kept, removed = g if in_place else torch.empty_like(g), torch.empty_like(g)
     passes = torch.empty(0, 0, dtype=torch.bool) if open is None else open
     arrays = [each.numpy() for each in (g, V, passes, c, removed, kept)]
-    _loops().split(*arrays, one_sided, strength)
+    _loops().split(*arrays, one_sided, strength, in_place)
     return kept, removed, c
 
 
-def along(
-    vectors: Sequence[Float[Tensor, "m r"]], V: Float[Tensor, "m k r"], place: int
+def look_along(
+    vectors: Sequence[Float[Tensor, "m r"]], V: Float[Tensor, "m k r"], off_basis_of: int
 ) -> tuple[Float[Tensor, "m j k"], Float[Tensor, "m j"], Float[Tensor, " m"]]:
-    """V x and the plain length of each of the j vectors x of every module, and Σ |x - VᵀV x| of that in one place.
+    """V x and the plain length of each of the j vectors x of every module, and Σ |x - VᵀV x| of one of them.
 
     Arguments:
         vectors, V: which `serve` has said yes to.
-        place: of the vector whose part off the basis is summed.
+        off_basis_of: the place of the one.
     """
     m, k, _ = V.shape
     c, squares, off = V.new_empty(m, len(vectors), k), V.new_empty(m, len(vectors)), V.new_empty(m)
     arrays = [each.numpy() for each in (V, c, squares, off)]
-    _loops().along(tuple(x.numpy() for x in vectors), *arrays, place)
+    _loops().look_along(tuple(x.numpy() for x in vectors), *arrays, off_basis_of)
     return c, squares.sqrt_(), off
 
 
-def _checked(chosen: str, where: str) -> Choice:
-    if chosen not in get_args(Choice):
-        raise SettingError(f"{where} is {chosen!r}; it must be one of {', '.join(get_args(Choice))}.")
-    if chosen == "on" and _compiled() is None:
-        raise SettingError(f"{where} is 'on', and numba is missing or does not load: pip install numba, or say 'auto'.")
-    return cast(Choice, chosen)
+def _plain(x: Tensor) -> bool:
+    """Whether a tensor is nothing but dense numbers one after another."""
+    return type(x) in (Tensor, torch.nn.Parameter) and x.is_contiguous() and not x.requires_grad and not x.is_neg()
+
+
+def _checked(choice: str, where: str) -> Choice:
+    if choice not in get_args(Choice):
+        raise SettingError(f"{where} is {choice!r}; it must be one of {', '.join(get_args(Choice))}.")
+    if choice == "on" and _compiled() is None:
+        raise SettingError(
+            f"{where} is 'on', and numba is missing or does not load; install the extra `kernels`, or say 'auto'."
+        )
+    return cast(Choice, choice)
 
 
 def _loops() -> ModuleType:
-    """The compiled loops; for who has asked `serve`."""
-    if (compiled := _compiled()) is None:
-        raise SettingError("The kernels need numba; ask kernels.serve before.")
+    """The compiled loops, for who has asked `serve`."""
+    compiled = _compiled()
+    assert compiled is not None, "kernels.serve said no"
     return compiled
 
 
@@ -149,5 +183,5 @@ def _compiled() -> ModuleType | None:
     """Imported when it is first asked for, for that takes a quarter of a second."""
     try:
         return import_module("projected_grpo.kernels.compiled")
-    except ImportError:  # numba also raises it for a version of numpy that it does not know
+    except Exception:  # what a broken numba raises, or one too old for its numpy, is its own affair
         return None

@@ -1,7 +1,8 @@
 """What Numba compiles: arrays in, results written into arrays, nothing checked. Imported by need: numba is optional.
 
-Sums of many terms may be taken in any order, so that they are computed several entries at a time; nothing else may. So
-what is kept is the difference from the *rounded* part that was removed, as the conservation bound in `split` asks for.
+Sums of many terms may be taken in any order, and a product be added to them without a rounding of its own, so that
+several entries are computed at a time. Nothing else may: what is kept is the difference from the *rounded* part that
+was removed, as the conservation bound in `split` asks for.
 """
 
 from typing import no_type_check
@@ -37,8 +38,8 @@ def _sum_of_sizes(a):
 
 @njit(**IN_ORDER)
 @no_type_check
-def split(g, V, open, c, removed, kept, one_sided, strength):
-    """See `kernels.split`; `open` is empty where the coefficients alone decide, `kept` may be g."""
+def split(g, V, open, c, removed, kept, one_sided, strength, in_place):
+    """See `kernels.split`; `open` is empty where the coefficients alone decide, `kept` is g if `in_place`."""
     m, k, r = V.shape
     factor = V.dtype.type(strength)
     for a in range(m):
@@ -51,14 +52,18 @@ def split(g, V, open, c, removed, kept, one_sided, strength):
                 used = c[a, j] * factor
                 for i in range(r):
                     removed[a, i] += used * V[a, j, i]
-        for i in range(r):
-            kept[a, i] = g[a, i] - removed[a, i]
+        if in_place:  # said in so many words, for loops over arrays that may overlap are compiled entry by entry
+            for i in range(r):
+                g[a, i] -= removed[a, i]
+        else:
+            for i in range(r):
+                kept[a, i] = g[a, i] - removed[a, i]
 
 
 @njit(**IN_ORDER)
 @no_type_check
-def along(vectors, V, c, squares, off, place):
-    """See `kernels.along`."""
+def look_along(vectors, V, c, squares, off, off_basis_of):
+    """See `kernels.look_along`."""
     m, k, r = V.shape
     rest = np.empty(r, V.dtype)
     for a in range(m):
@@ -67,10 +72,10 @@ def along(vectors, V, c, squares, off, place):
             squares[a, b] = _product(x, x)
             for j in range(k):
                 c[a, b, j] = _product(x, V[a, j])
-        x = vectors[place][a]
+        x = vectors[off_basis_of][a]
         for i in range(r):
             rest[i] = x[i]
         for j in range(k):
             for i in range(r):
-                rest[i] -= c[a, place, j] * V[a, j, i]
+                rest[i] -= c[a, off_basis_of, j] * V[a, j, i]
         off[a] = _sum_of_sizes(rest)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from projected_grpo import kernels
 from projected_grpo.adapter import fingerprints
 from projected_grpo.training.config import TrainConfig, as_plain
 from projected_grpo.training.errors import CheckpointError
@@ -45,10 +44,8 @@ def weights_digest(policy: Policy) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that decides the bits of a run; of numba where it splits a V that is large enough."""
-    packages = ["torch", "transformers", "peft", "projected-grpo"]
-    if kernels.enabled(kernels.PAYS_FROM):
-        packages.append("numba")
+    """Of everything that decides the bits of a run."""
+    packages = ("torch", "transformers", "peft", "projected-grpo")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 

@@ -11,7 +11,6 @@ from projected_grpo.split import GroupedSplit
 from projected_grpo.training.config import TrainConfig, as_plain
 from projected_grpo.training.evaluation import Rates, rates
 from projected_grpo.training.hack_basis import Extracted
-from projected_grpo.training.inputs import versions
 from projected_grpo.training.learning import Learned
 from projected_grpo.training.rollouts import Rollouts
 from projected_grpo.training.task import Scored
@@ -20,12 +19,18 @@ from projected_grpo.vectors import VectorPair
 Values = dict[str, Any]
 
 
-def of_run(config: TrainConfig, vectors: Mapping[str, VectorPair], extracted: Extracted | None, pairs: int) -> Values:
+def of_run(
+    config: TrainConfig,
+    vectors: Mapping[str, VectorPair],
+    extracted: Extracted | None,
+    pairs: int,
+    versions: Mapping[str, str],
+) -> Values:
     """What a log begins with."""
     basis = extracted.basis if extracted else None
     separation = extracted.separation if extracted else None
     return {
-        "config": as_plain(config), "versions": versions(), "arm": config.routing.intervention,
+        "config": as_plain(config), "versions": dict(versions), "arm": config.routing.intervention,
         "parameters": sum(pair.deployed.numel() for pair in vectors.values()), "modules": len(vectors),
         "basis_axes": sum(basis.k.values()) if basis else None, "basis_digest": basis.digest() if basis else None,
         "basis_pairs": pairs if basis and config.basis.basis_from is None else None,

@@ -142,7 +142,7 @@ class Trainer:
             extracted = self._extracted(first_basis) if self.config.extracts else None
             self.optimizer = self._optimizer(extracted.basis if extracted else placeholder(self.policy))
             self._open_log(BEFORE_ALL)
-            self._say("run", of_run(config, self.policy.vectors, extracted, len(self.pairs)))
+            self._say("run", of_run(config, self.policy.vectors, extracted, len(self.pairs), self._versions()))
             if extracted and self.place is not None:
                 extracted.basis.save(self.place / folder.BASIS)
             self._save()
@@ -153,12 +153,14 @@ class Trainer:
             self.optimizer.load_state_dict(saved.optimizer)
             self.done, self._warned, self._flat = saved.step, saved.extra["warned"], saved.extra["flat"]
             self._open_log(self.done)
-            self._say("resumed", {"versions": versions()})
+            self._say("resumed", {"versions": self._versions()})
             for damaged in saved.skipped:
                 self._say("warning", {"text": f"{damaged}; the checkpoint before it was taken."})
-            then, now = saved.extra["versions"], versions()
-            if changed := [name for name in {**now, **then} if now.get(name) != then.get(name)]:
-                self._say("warning", {"text": f"{', '.join(changed)}: of another version than when the run was begun."})
+            then, now = saved.extra["versions"], self._versions()
+            for name in {**now, **then}:
+                if (was := then.get(name)) != (own := now.get(name)):
+                    text = f"{name} was {was or 'none'} when the checkpoint was written, and is {own or 'none'} now."
+                    self._say("warning", {"text": text})
 
     @classmethod
     def begin(cls, config: TrainConfig, **watchers: Any) -> "Trainer":
@@ -381,9 +383,14 @@ class Trainer:
             saved = checkpoints.save(
                 self.place / folder.CHECKPOINTS, self.done, self.policy.vectors, self.optimizer.state_dict(),
                 {"warned": self._warned, "flat": self._flat, "config": plain_settings(self.config),
-                 "inputs": self._inputs, "versions": versions()},
+                 "inputs": self._inputs, "versions": self._versions()},
             )  # fmt: skip
             self._say("checkpoint", {"folder": saved.name, "seconds": time.perf_counter() - began})
+
+    def _versions(self) -> dict[str, str]:
+        """Of everything that decides the bits from here on; of the compiled loops too, where they split."""
+        loops = self.optimizer.loops
+        return versions() | ({} if loops is None else {"loops": loops})
 
     def _open_log(self, step: int) -> None:
         if self.place is not None and self.config.run.log:
