@@ -198,23 +198,23 @@ def test_the_same_call_gives_the_same_bits() -> None:
 
 
 @compiled
-def test_auto_is_for_large_stacks_of_modules_that_a_cache_holds_on_one_thread(calls: Counter[str]) -> None:
+def test_auto_is_for_large_stacks_of_modules_that_a_cache_holds_on_one_thread(
+    calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert torch.get_num_threads() == 1
     fastest_split(*stack(2, 2, 2**10, dtype=torch.float32), SplitRule())
     fastest_split(*stack(1, 2, PAYS_FROM, dtype=torch.float32), SplitRule())
     assert not calls
     fastest_split(*large(), SplitRule())
     assert calls["split"] == 1
-    torch.set_num_threads(2)
-    try:
-        assert kernels.named() is None
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "get_num_threads", lambda: 2)
         fastest_split(*large(), SplitRule())
         assert calls["split"] == 1
+        assert kernels.named() is None
         with use_kernels("on"):
             fastest_split(*large(), SplitRule())
-    finally:
-        torch.set_num_threads(1)
-    assert calls["split"] == 2
+        assert calls["split"] == 2
     with use_kernels("off"):
         fastest_split(*large(), SplitRule())
     assert calls["split"] == 2
