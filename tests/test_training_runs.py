@@ -114,6 +114,7 @@ def test_a_resumed_log_says_what_the_uninterrupted_one_says(tmp_path):
 
 
 def test_a_run_that_goes_on_with_other_versions_is_warned(tmp_path, monkeypatch):
+    pytest.importorskip("numba")
     monkeypatch.setenv("PROJECTED_GRPO_KERNELS", "on")
     with Trainer.begin(toy(tmp_path / "run")) as run:
         run.run(until=2)
