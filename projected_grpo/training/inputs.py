@@ -43,10 +43,20 @@ def weights_digest(policy: Policy) -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Of everything that decides the bits of a run."""
+def versions(loops: str | None = None) -> dict[str, str]:
+    """Of everything that decides the bits of a run; `loops` is what splits in place of torch, if anything does."""
     packages = ("torch", "transformers", "peft", "projected-grpo")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return found if loops is None else {**found, "loops": loops}
+
+
+def changes(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """A sentence for each of the versions that is another than when a checkpoint was written."""
+    return [
+        f"{name} was {then.get(name, 'none')} when the checkpoint was written, and is {now.get(name, 'none')} now."
+        for name in {**now, **then}
+        if then.get(name) != now.get(name)
+    ]
 
 
 def plain_settings(config: TrainConfig) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from projected_grpo.training.hack_basis import (
     placeholder,
     same_way,
 )
-from projected_grpo.training.inputs import absolute, check_same, digests, plain_settings, versions
+from projected_grpo.training.inputs import absolute, changes, check_same, digests, plain_settings, versions
 from projected_grpo.training.learning import Learned, accumulate
 from projected_grpo.training.policy import View
 from projected_grpo.training.pool import read
@@ -142,7 +142,9 @@ class Trainer:
             extracted = self._extracted(first_basis) if self.config.extracts else None
             self.optimizer = self._optimizer(extracted.basis if extracted else placeholder(self.policy))
             self._open_log(BEFORE_ALL)
-            self._say("run", of_run(config, self.policy.vectors, extracted, len(self.pairs), self._versions()))
+            self._say(
+                "run", of_run(config, self.policy.vectors, extracted, len(self.pairs), versions(self.optimizer.loops))
+            )
             if extracted and self.place is not None:
                 extracted.basis.save(self.place / folder.BASIS)
             self._save()
@@ -153,14 +155,10 @@ class Trainer:
             self.optimizer.load_state_dict(saved.optimizer)
             self.done, self._warned, self._flat = saved.step, saved.extra["warned"], saved.extra["flat"]
             self._open_log(self.done)
-            self._say("resumed", {"versions": self._versions()})
-            for damaged in saved.skipped:
-                self._say("warning", {"text": f"{damaged}; the checkpoint before it was taken."})
-            then, now = saved.extra["versions"], self._versions()
-            for name in {**now, **then}:
-                if (was := then.get(name)) != (own := now.get(name)):
-                    text = f"{name} was {was or 'none'} when the checkpoint was written, and is {own or 'none'} now."
-                    self._say("warning", {"text": text})
+            self._say("resumed", {"versions": versions(self.optimizer.loops)})
+            passed_over = [f"{damaged}; the checkpoint before it was taken." for damaged in saved.skipped]
+            for text in [*passed_over, *changes(saved.extra["versions"], versions(self.optimizer.loops))]:
+                self._say("warning", {"text": text})
 
     @classmethod
     def begin(cls, config: TrainConfig, **watchers: Any) -> "Trainer":
@@ -383,14 +381,9 @@ class Trainer:
             saved = checkpoints.save(
                 self.place / folder.CHECKPOINTS, self.done, self.policy.vectors, self.optimizer.state_dict(),
                 {"warned": self._warned, "flat": self._flat, "config": plain_settings(self.config),
-                 "inputs": self._inputs, "versions": self._versions()},
+                 "inputs": self._inputs, "versions": versions(self.optimizer.loops)},
             )  # fmt: skip
             self._say("checkpoint", {"folder": saved.name, "seconds": time.perf_counter() - began})
-
-    def _versions(self) -> dict[str, str]:
-        """Of everything that decides the bits from here on; of the compiled loops too, where they split."""
-        loops = self.optimizer.loops
-        return versions() | ({} if loops is None else {"loops": loops})
 
     def _open_log(self, step: int) -> None:
         if self.place is not None and self.config.run.log:
