@@ -1,10 +1,16 @@
 """What one split did, in numbers: for whoever splits gradients without a `RoutedOptimizer`, whose diagnostics say more.
 
-Shares are those of `diagnostics`. What is left along the basis follows from the coefficients alone, without another
-pass over V: with G = V Vᵀ of each module, k by k, and u the part of c = V g that was removed, V kept = c - G u. That is
-algebra, exact up to sqrt(r) u ‖g‖ for the unit roundoff u, and says nothing of a split that is wrong.
+Shares are those of `diagnostics`. All but ‖g‖ follows from the coefficients alone, without another pass over V or over
+the parts: with G = V Vᵀ of each module, k by k, and u the part of c = V g that was removed,
+
+    V removed = G u,    ‖removed‖² = <u, G u>,    V kept = c - G u,    ‖kept‖² = ‖g‖² - <u, 2c - G u>
+
+That is algebra and says nothing of a split that is wrong. A coefficient is exact up to r ε ‖g‖, ε the unit roundoff of
+its dtype. So the norms are exact up to 2 (2 sqrt(k) + k) r ε of themselves, for an overshoot of 1; ‖kept‖ where it is
+above ‖g‖ / 2, and where it isn't, the parts are measured.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,8 +40,8 @@ class SplitStatistics:
 
 @torch.no_grad()
 def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatistics:
-    """The statistics of what `split` returned, with one synchronisation; a second one follows where a norm is zero, or
-    so large or small that its squares may overflow or vanish.
+    """The statistics of what `split` returned, with one synchronisation. Where little is kept, or a norm is zero, or so
+    large or small that its squares may overflow or vanish, the parts are measured, with a second one.
 
     Raises:
         UnsupportedCombinationError: the rule preserves the magnitude or remembers, so that c alone does not say what
@@ -46,22 +52,23 @@ def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatist
         raise UnsupportedCombinationError(f"What {rule} keeps does not follow from coefficients; measure it instead.")
     if not result.stacks:
         return SplitStatistics(norm=0.0, norm_kept=0.0, norm_removed=0.0, cos_pre=0.0, cos_post=0.0, fired=0)
-    grams = split.restricted(result.kept).grams()
-    c = [stack.coefficients for stack in result.stacks]
-    used = [gated(x, rule.gate, None) * rule.overshoot for x in c]
-    after = [x - torch.bmm(u.unsqueeze(1), G).squeeze(1) for x, u, G in zip(c, used, grams, strict=True)]
-    both = end_to_end([torch.stack(each).flatten(1) for each in zip(c, after, strict=True)])  # (2, n)
-    vectors = [
-        [stack.vectors for stack in result.stacks],
-        [p.kept for p in result.parts],
-        [p.removed for p in result.parts],
-    ]
-    for norm, along in ((plain_norm, plain_lengths), (global_norm, lengths)):
-        numbers = [(both[0] > 0).sum(), *(norm(stacks) for stacks in vectors)]
-        alone = torch.stack([number.to(both.device, torch.float64) for number in numbers])
-        fired, whole, kept, removed, before, behind = torch.cat([alone, along(torch.relu(both))]).tolist()
-        if all(trusted(each) for each in (whole, kept, removed)):
-            break
+    g = [stack.vectors for stack in result.stacks]
+    of_modules = []
+    for stack, G in zip(result.stacks, split.restricted(result.kept).grams(), strict=True):
+        used = gated(stack.coefficients, rule.gate, None) * rule.overshoot
+        gone = torch.bmm(used.unsqueeze(1), G).squeeze(1)
+        of_modules.append(torch.stack([stack.coefficients, used, gone]).flatten(1))
+    c, used, gone = end_to_end(of_modules)
+    along = torch.relu(torch.stack([c, c - gone]))
+    numbers = [(c > 0).sum(), plain_norm(g), (used @ gone).sqrt(), used @ (2 * c - gone), *plain_lengths(along)]
+    fired, whole, removed, lost, before, behind = torch.stack([x.to(c) for x in numbers]).tolist()
+    kept_squared = whole * whole - lost
+    if kept_squared > whole * whole / 4 and trusted(whole) and trusted(removed):
+        kept = math.sqrt(kept_squared)
+    else:
+        parts = [part.kept for part in result.parts], [part.removed for part in result.parts]
+        norms = torch.stack([global_norm(stacks) for stacks in (g, *parts)])
+        whole, kept, removed, before, behind = torch.cat([norms, lengths(along)]).tolist()
     return SplitStatistics(
         norm=whole,
         norm_kept=kept,

@@ -1,5 +1,7 @@
 """The statistics of one split, against the loop that reads every number by itself."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -45,6 +47,48 @@ def test_what_is_left_along_the_basis_is_seen() -> None:
     split = GroupedSplit(BASIS, SplitRule(overshoot=0.5))
     found = split_statistics(split, split(gradients()))
     assert found.cos_post * found.norm_kept == pytest.approx(found.cos_pre * found.norm / 2, rel=WITHIN)
+
+
+@pytest.mark.parametrize("share", [1e-3, 1e-9, 0.0])
+def test_little_is_kept(share: float) -> None:
+    """‖g‖² less what was removed would be rounding alone, so the parts are measured."""
+    draw = torch.Generator().manual_seed(2)
+    along = {name: V.sum(dim=0) for name, V in BASIS.items()}
+    noise = {name: torch.randn(V.shape[1], dtype=torch.float64, generator=draw) for name, V in BASIS.items()}
+    g = {name: along[name] + share * (x - BASIS[name].T @ (BASIS[name] @ x)) for name, x in noise.items()}
+    split = GroupedSplit(BASIS)
+    result = split(g)
+    found = split_statistics(split, result)
+    kept, removed = (torch.cat([*part.values()]).norm() for part in (result.kept, result.removed))
+    assert found.norm_kept == pytest.approx(float(kept), rel=WITHIN)
+    assert found.norm_removed == pytest.approx(float(removed), rel=WITHIN)
+    assert found.norm_kept < max(share, WITHIN) * 20 < 0.1 < found.norm_removed
+
+
+def test_in_float32_within_the_stated_bound() -> None:
+    """A gradient of which almost half is kept, the least that is not measured: 2 (2 sqrt(k) + k) r ε, as derived."""
+    few = {name: V.float() for name, V in BASIS.items()}
+    g = {name: V.sum(dim=0) + 0.3 * x.float() for (name, V), x in zip(few.items(), gradients().values(), strict=True)}
+    split = GroupedSplit(few)
+    result = split(g)
+    found = split_statistics(split, result)
+    kept, removed, whole = (
+        float(torch.cat([*part.values()]).double().norm()) for part in (result.kept, result.removed, g)
+    )
+    assert 0.5 < kept / whole < 0.6
+    within = 2 * (2 * 3**0.5 + 3) * 20 * torch.finfo(torch.float32).eps / 2
+    assert found.norm_kept == pytest.approx(kept, rel=within)
+    assert found.norm_removed == pytest.approx(removed, rel=within)
+
+
+@pytest.mark.parametrize("entry", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_told(entry: float) -> None:
+    split = GroupedSplit(BASIS)
+    g = gradients()
+    g["0.12"][3] = entry
+    found = split_statistics(split, split(g))
+    assert not math.isfinite(found.norm)
+    assert not math.isfinite(found.norm_kept)
 
 
 def test_some_modules_absent_and_nothing_but_zeros() -> None:
