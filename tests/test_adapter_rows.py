@@ -17,6 +17,7 @@ from projected_grpo.adapter import (
     row_gradients,
 )
 from projected_grpo.adapter.vectors import layers_or_refuse
+from projected_grpo.bench.counts import counted
 
 
 @pytest.fixture
@@ -91,6 +92,31 @@ def test_rows_are_taken_once_and_nothing_is_kept_outside_the_block(model):
         assert rows.take() == {}
     model(TOKENS).logits.sum().backward()
     assert rows.take() == {}
+
+
+def test_rows_of_several_passes_add_up(model):
+    with row_gradients(model) as rows:
+        (model(TOKENS).logits[..., 0].sum() + model(TOKENS.flip(1)).logits[..., 1].sum()).backward()
+        taken = rows.take()
+    for name, pair in routed_vectors(model).items():
+        largest = float(pair.deployed.grad.abs().max())
+        assert taken[name].shape == (3, *pair.deployed.shape)
+        assert float((taken[name].sum(0) - pair.deployed.grad).abs().max()) <= 1e-12 * largest
+
+
+def test_rows_cost_two_operator_calls_a_module(model):
+    """The sum over rows, which autograd would take together with that over tokens, and the copy that is kept."""
+
+    def backward():
+        model(TOKENS).logits.sum().backward()
+
+    def backward_by_rows():
+        with row_gradients(model) as rows:
+            backward()
+            rows.take()
+
+    backward()  # so that gradients are there, and are added to
+    assert counted(backward_by_rows).calls == counted(backward).calls + 2 * len(routed_vectors(model))
 
 
 def test_a_materialized_block_has_the_outputs_and_the_gradients_of_the_additive_form(model):
