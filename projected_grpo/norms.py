@@ -15,6 +15,7 @@ overflow or vanish; so whoever reads a norm anyway takes `plain_norm`, and the c
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,15 @@ TRUSTED = (2.0**-40, 2.0**60)
 def working_dtype(dtype: torch.dtype) -> torch.dtype:
     """What sums over `dtype` are computed in: float32 for the half types, the dtype itself otherwise."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def in_own_dtype(device: torch.device) -> AbstractContextManager[object]:
+    """A block in which products are taken in the dtype of their operands: where a training loop has its step inside
+    `torch.autocast`, they would be taken in a half type, and a part along V would be left.
+    """
+    kind = device.type
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if casts else nullcontext()
 
 
 def peak_and_norm(x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:

@@ -132,7 +132,8 @@ class RoutedOptimizer(Wrapper):
                 loaded state left.
             InterruptedStepError: an earlier step failed inside base.step().
 
-        After the first two nothing was changed, and the next step starts from the same state.
+        After the first two nothing was changed, and the next step starts from the same state. Inside a block of
+        `torch.autocast` it is the same step as outside.
 
         Whatever base.step() raises passes through. All vectors and gradients are then what they were, but the state of
         base and the parameters that are not routed are wherever base had got to, for copying them at every step could

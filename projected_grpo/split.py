@@ -42,7 +42,7 @@ from torch.nn.functional import pad
 
 from projected_grpo import kernels
 from projected_grpo.errors import DTypeMismatchError, SettingError, ShapeMismatchError
-from projected_grpo.norms import peak_and_norm, working_dtype
+from projected_grpo.norms import in_own_dtype, peak_and_norm, working_dtype
 from projected_grpo.stacks import Layout, Stacks
 
 MemorylessGate = Literal["one_sided", "no_gate", "reverse"]
@@ -133,12 +133,14 @@ def coefficients(g: Float[Tensor, "m r"], V: Float[Tensor, "m k r"]) -> Float[Te
 
     As g Vᵀ, which takes half the time of V g on a CPU: V is read along its rows either way, but by another kernel.
     """
-    return torch.bmm(g.to(V.dtype).unsqueeze(1), V.mT).squeeze(1)
+    with in_own_dtype(V.device):
+        return torch.bmm(g.to(V.dtype).unsqueeze(1), V.mT).squeeze(1)
 
 
 def from_coefficients(c: Float[Tensor, "m k"], V: Float[Tensor, "m k r"], dtype: torch.dtype) -> Float[Tensor, "m r"]:
     """Vᵀ c, rounded to the dtype."""
-    return torch.bmm(c.unsqueeze(1), V).squeeze(1).to(dtype)  # (m, 1, k) @ (m, k, r) -> (m, 1, r)
+    with in_own_dtype(V.device):
+        return torch.bmm(c.unsqueeze(1), V).squeeze(1).to(dtype)  # (m, 1, k) @ (m, k, r) -> (m, 1, r)
 
 
 def gated(c: Float[Tensor, "m k"], gate: Gate, open: Bool[Tensor, "m k"] | None) -> Float[Tensor, "m k"]:
@@ -325,7 +327,10 @@ class GroupedSplit:
     def grams(self) -> list[Float[Tensor, "m k k"]]:
         """V Vᵀ of each module: the identity, but for rows that are zero and for rounding; computed once."""
         if self._grams is None:
-            self._grams = [torch.bmm(V, V.mT) for V in self.V]
+            self._grams = []
+            for V in self.V:
+                with in_own_dtype(V.device):
+                    self._grams.append(torch.bmm(V, V.mT))
         return self._grams
 
     def _rows(self) -> dict[str, Tensor]:

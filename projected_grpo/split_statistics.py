@@ -5,9 +5,10 @@ the parts: with G = V Vᵀ of each module, k by k, and u the part of c = V g tha
 
     V removed = G u,    ‖removed‖² = <u, G u>,    V kept = c - G u,    ‖kept‖² = ‖g‖² - <u, 2c - G u>
 
-That is algebra and says nothing of a split that is wrong. A coefficient is exact up to r ε ‖g‖, ε the unit roundoff of
-its dtype. So the norms are exact up to 2 (2 sqrt(k) + k) r ε of themselves, for an overshoot of 1; ‖kept‖ where it is
-above ‖g‖ / 2, and where it isn't, the parts are measured.
+That is algebra: it says what the split should have done, and nothing of one that is wrong. With ε the unit roundoff, s
+the rule's strength, and k and r of the largest module, ‖removed‖ is within k/2 (r + 3k + 3) ε of the norm of what was
+removed, relative to it, and ‖kept‖ within 2 (1 + s sqrt(k))² (r + 3k + 3) ε where it is above ‖g‖ / 2 (every sum's own
+error, to first order). Where it isn't, and for half types, whose parts are rounded once more, the parts are measured.
 """
 
 import math
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from projected_grpo.errors import UnsupportedCombinationError
-from projected_grpo.norms import global_norm, lengths, plain_lengths, plain_norm, trusted
+from projected_grpo.norms import global_norm, in_own_dtype, lengths, plain_lengths, plain_norm, trusted
 from projected_grpo.split import GroupedResult, GroupedSplit, gated
 from projected_grpo.stacks import end_to_end
 
@@ -40,8 +41,10 @@ class SplitStatistics:
 
 @torch.no_grad()
 def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatistics:
-    """The statistics of what `split` returned, with one synchronisation. Where little is kept, or a norm is zero, or so
-    large or small that its squares may overflow or vanish, the parts are measured, with a second one.
+    """The statistics of what `split` returned, with one synchronisation if every module of the basis has a gradient.
+
+    Where little is kept, a norm is zero or its squares may overflow or vanish, or the vectors are of a half type, the
+    parts are measured, with another one.
 
     Raises:
         UnsupportedCombinationError: the rule preserves the magnitude or remembers, so that c alone does not say what
@@ -56,14 +59,16 @@ def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatist
     of_modules = []
     for stack, G in zip(result.stacks, split.restricted(result.kept).grams(), strict=True):
         used = gated(stack.coefficients, rule.gate, None) * rule.overshoot
-        gone = torch.bmm(used.unsqueeze(1), G).squeeze(1)
+        with in_own_dtype(G.device):
+            gone = torch.bmm(used.unsqueeze(1), G).squeeze(1)
         of_modules.append(torch.stack([stack.coefficients, used, gone]).flatten(1))
     c, used, gone = end_to_end(of_modules)
     along = torch.relu(torch.stack([c, c - gone]))
     numbers = [(c > 0).sum(), plain_norm(g), (used @ gone).sqrt(), used @ (2 * c - gone), *plain_lengths(along)]
     fired, whole, removed, lost, before, behind = torch.stack([x.to(c) for x in numbers]).tolist()
     kept_squared = whole * whole - lost
-    if kept_squared > whole * whole / 4 and trusted(whole) and trusted(removed):
+    rounded_once = all(stack.vectors.dtype == stack.coefficients.dtype for stack in result.stacks)
+    if rounded_once and kept_squared > whole * whole / 4 and trusted(whole) and trusted(removed):
         kept = math.sqrt(kept_squared)
     else:
         parts = [part.kept for part in result.parts], [part.removed for part in result.parts]

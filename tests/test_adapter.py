@@ -53,6 +53,16 @@ def test_zero_vectors_are_the_base_model_under_autocast() -> None:
         assert layer(x).dtype == torch.bfloat16
 
 
+def test_a_weight_is_merged_in_its_own_dtype_under_autocast() -> None:
+    """It stays in the model, and in what is exported, when the block is left."""
+    layer = trained(dtype=torch.float32)
+    expected = layer.merged_weight(deployed_only=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        merged = layer.merged_weight(deployed_only=True)
+    assert torch.equal(merged, expected)
+    assert not torch.equal(merged, merged.bfloat16().float()), "it would be another in bfloat16"
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_agrees_with_the_specification(shape: tuple[int, int], bias: bool) -> None:

@@ -104,6 +104,20 @@ def test_rows_of_several_passes_add_up(model):
         assert float((taken[name].sum(0) - pair.deployed.grad).abs().max()) <= 1e-12 * largest
 
 
+def test_rows_of_passes_that_differ_in_their_number_are_not_added(model):
+    with row_gradients(model) as rows:
+        (model(TOKENS).logits.sum() + model(TOKENS[:1]).logits.sum()).backward()
+        with pytest.raises(RuntimeError, match="equal size"):
+            rows.take()
+
+
+def test_a_pass_without_rows_adds_nothing(model):
+    layer = next(iter(layers_or_refuse(model).values()))
+    with row_gradients(model) as rows:
+        layer(torch.zeros(0, 4, layer.in_features, dtype=torch.float64)).sum().backward()
+        assert rows.take() == {}
+
+
 def test_rows_cost_two_operator_calls_a_module(model):
     """The sum over rows, which autograd would take together with that over tokens, and the copy that is kept."""
 

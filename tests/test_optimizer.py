@@ -128,6 +128,28 @@ def test_gradients_are_lent_not_given_away(intervention: str, space: str, max_no
     assert norms[0] == pytest.approx(norms[1], rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("intervention", INTERVENTIONS)
+@pytest.mark.parametrize("space", SPACES)
+def test_a_step_inside_an_autocast_block_is_the_same_step(intervention: str, space: str) -> None:
+    """Training loops have theirs there, which torch's optimizers don't notice; a product in bfloat16 would."""
+    ends = []
+    for casts in (False, True):
+        pairs = make_pairs()
+        optimizer = routed(pairs, intervention=intervention, space=space, max_norm=2.0)
+        for step in range(4):
+            for name, g in gradients(step).items():
+                pairs[name].deployed.grad = g
+            with torch.autocast("cpu", torch.bfloat16, enabled=casts):
+                one = torch.ones(1, 1, 1)
+                assert (torch.bmm(one, one).dtype == torch.bfloat16) == casts
+                optimizer.step()
+                shown = optimizer.diagnostics()
+        ends.append((values(pairs), shown))
+    (expected, said), (found, says) = ends
+    assert same_bits(expected, found)
+    assert says == said
+
+
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("space", SPACES)
 def test_none_is_the_plain_optimizer_bit_for_bit(base: str, space: str) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from projected_grpo.bench.baselines import split_by_loop, split_by_loop_with_statistics
 from projected_grpo.errors import UnsupportedCombinationError
-from projected_grpo.split import GroupedSplit, SplitRule
+from projected_grpo.split import GroupedSplit, MemorylessGate, SplitRule, split
 from projected_grpo.split_statistics import split_statistics
 
 DRAW = torch.Generator().manual_seed(0)
@@ -65,20 +65,76 @@ def test_little_is_kept(share: float) -> None:
     assert found.norm_kept < max(share, WITHIN) * 20 < 0.1 < found.norm_removed
 
 
-def test_in_float32_within_the_stated_bound() -> None:
-    """A gradient of which almost half is kept, the least that is not measured: 2 (2 sqrt(k) + k) r ε, as derived."""
-    few = {name: V.float() for name, V in BASIS.items()}
-    g = {name: V.sum(dim=0) + 0.3 * x.float() for (name, V), x in zip(few.items(), gradients().values(), strict=True)}
-    split = GroupedSplit(few)
+def drawn(dtype: torch.dtype, along: float) -> dict[str, Tensor]:
+    """Gradients with so much along the basis, beside a part of about the length 2 of which most is elsewhere."""
+    return {name: (along * BASIS[name].sum(dim=0) + g / 2).to(dtype) for name, g in gradients().items()}
+
+
+def within(dtype: torch.dtype, strength: float) -> tuple[float, float]:
+    """What the module promises of the norms of the kept and the removed part, relative to themselves."""
+    each = (20 + 3 * 3 + 3) * torch.finfo(dtype).eps / 2
+    return 2 * (1 + strength * 3**0.5) ** 2 * each, 3 / 2 * each
+
+
+def measured(part: dict[str, Tensor]) -> float:
+    return float(torch.cat([vector.double() for vector in part.values()]).norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("overshoot", [1e-6, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("gate", ["one_sided", "no_gate", "reverse"])
+def test_norms_are_those_of_the_parts_within_the_stated_bounds(
+    gate: MemorylessGate, overshoot: float, dtype: torch.dtype
+) -> None:
+    """Also where a row is zero, and where G is not the identity, so that V removed is not u."""
+    rows = {name: V.to(dtype) for name, V in BASIS.items()}
+    rows["0.12"] = torch.cat([rows["0.12"][:2], torch.zeros(1, 12, dtype=dtype)])
+    rows["0.20"] = rows["0.20"] + 1e-3 * rows["0.20"].flip(0)
+    rule = SplitRule(gate=gate, overshoot=overshoot)
+    g, split = drawn(dtype, along=0.5), GroupedSplit(rows, rule)
     result = split(g)
     found = split_statistics(split, result)
-    kept, removed, whole = (
-        float(torch.cat([*part.values()]).double().norm()) for part in (result.kept, result.removed, g)
-    )
-    assert 0.5 < kept / whole < 0.6
-    within = 2 * (2 * 3**0.5 + 3) * 20 * torch.finfo(torch.float32).eps / 2
-    assert found.norm_kept == pytest.approx(kept, rel=within)
-    assert found.norm_removed == pytest.approx(removed, rel=within)
+    of_kept, of_removed = within(dtype, rule.strength)
+    assert measured(result.kept) > measured(g) / 2, "nothing was measured by the statistics themselves"
+    assert found.norm_kept == pytest.approx(measured(result.kept), rel=of_kept)
+    assert found.norm_removed == pytest.approx(measured(result.removed), rel=of_removed)
+    behind = torch.cat([rows[name].double() @ kept.double() for name, kept in result.kept.items()]).relu().norm()
+    assert found.cos_post * found.norm_kept == pytest.approx(float(behind), abs=of_kept * measured(g))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-21, 1e21])
+def test_in_float32_the_parts_are_measured_where_algebra_would_be_rounding(scale: float) -> None:
+    """Where three tenths are kept, and where squares of the gradient overflow or vanish."""
+    rows = {name: V.float() for name, V in BASIS.items()}
+    g = {name: scale * x for name, x in drawn(torch.float32, along=4.0).items()}
+    split = GroupedSplit(rows)
+    result = split(g)
+    found = split_statistics(split, result)
+    assert 0.2 < measured(result.kept) / measured(g) < 0.4
+    for norm, part in ((found.norm_kept, result.kept), (found.norm_removed, result.removed), (found.norm, g)):
+        assert norm == pytest.approx(measured(part), rel=1e-15)  # in float64, as here
+
+
+def test_autocast_changes_nothing() -> None:
+    g, rows = drawn(torch.float32, along=0.5), {name: V.float() for name, V in BASIS.items()}
+    plain = GroupedSplit(rows)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = GroupedSplit(rows)
+        assert split_statistics(inside, inside(g)) == split_statistics(plain, plain(g))
+        parts = [split(g[name], rows[name]) for name in g]
+    for name, part in zip(g, parts, strict=True):
+        assert torch.equal(part.kept, split(g[name], rows[name]).kept)
+    assert split_statistics(inside, inside(g)) == split_statistics(plain, plain(g))
+
+
+def test_a_half_type_rounds_its_parts_and_they_are_measured() -> None:
+    one = {"a": torch.ones(1, 1, dtype=torch.float16)}
+    beyond = GroupedSplit(one, SplitRule(gate="reverse"))
+    assert split_statistics(beyond, beyond({"a": torch.full((1,), 4e4, dtype=torch.float16)})).norm_removed == math.inf
+    row = {"a": torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float16)}
+    below = GroupedSplit(row, SplitRule(overshoot=1e-3))
+    found = split_statistics(below, below({"a": torch.tensor([2e-5, 3e-5, 0, 0], dtype=torch.float16)}))
+    assert (found.norm_removed, found.norm_kept) == (0.0, found.norm)
 
 
 @pytest.mark.parametrize("entry", [float("nan"), float("inf")])

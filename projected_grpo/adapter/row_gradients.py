@@ -3,12 +3,11 @@
     y_b = W x_b + U ((Vh x_b) · δ)          ∂L/∂δ = Σ_b g_b,      g_b = Σ_t (Vh x_bt) · (Uᵀ ∂L/∂y_bt)
 
 δ is a vector, so what a row adds to its gradient is the same product that autograd sums anyway, before the sum over
-rows. On a CPU that costs nothing that shows, where a second backward pass for a second source costs half of one.
+rows. On a CPU that hardly shows, where a second backward pass for a second source of rollouts costs half of one.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -31,9 +30,9 @@ class RowGradients:
         """
         taken = {}
         for name, layer in self._layers.items():
-            passes = [row.grad.reshape(len(row), -1) for row in layer.rows or () if row.grad is not None]
+            passes = [row.grad.flatten(1) for row in layer.rows or () if row.grad is not None and len(row)]
             if passes:
-                taken[name] = reduce(torch.add, passes)  # of one, as mostly, without a kernel
+                taken[name] = passes[0] if len(passes) == 1 else torch.stack(passes).sum(0)
             layer.rows = []
         return taken
 

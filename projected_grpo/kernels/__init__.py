@@ -13,7 +13,7 @@ the cache when it is used again.
     off     never; torch computes
 
 They serve grouped splits and diagnostics, and so the routed optimizer: of dense float32 or float64 on a CPU, where no
-gradient flows and nothing of torch's (a transform, a compiler, autocast) watches. The function `split` is torch's in
+gradient flows and nothing of torch's (a transform, a compiler, a mode) watches. The function `split` is torch's in
 any case. Sums are taken in another order than torch's, so the last bits differ, within the bounds in `split`. Each
 process compiles the loops when they are first used, which takes a second.
 """
@@ -104,7 +104,6 @@ def serve(V: Tensor, vectors: Sequence[Tensor]) -> bool:
         torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
         or forward_ad._current_level >= 0
-        or torch.is_autocast_enabled("cpu")
     )
     return (
         not watched
