@@ -52,7 +52,9 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "base"
-        subprocess.run(["git", "worktree", "add", "--detach", "--quiet", base, given.base], cwd=ROOT, check=True)
+        if subprocess.run(["git", "worktree", "add", "--detach", "--quiet", base, given.base], cwd=ROOT).returncode:
+            print(f"{given.base} cannot be checked out; name a revision of this repository.", file=sys.stderr)
+            return 2
         try:
             if not (base / SUITE).is_file():
                 print(f"{given.base} has no {SUITE}, so there is nothing to compare with.", file=sys.stderr)

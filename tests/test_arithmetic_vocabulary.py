@@ -127,7 +127,7 @@ def test_every_digit_stands_in_every_place_of_both_parts() -> None:
 @pytest.mark.parametrize(
     ("modes", "message"),
     [
-        ([Mode.SENTINEL], "no prompt for the mode <Mode.SENTINEL: 'sentinel'>; it knows stated_check, equal_sides, "),
+        ([Mode.SENTINEL], "no prompt for the mode 'sentinel'; it knows stated_check, equal_sides, "),
         ([], "There is no mode to draw questions from; name at least one."),
     ],
 )

@@ -36,7 +36,7 @@ def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def report(*rows: Row) -> Report:
-    settings = {"modules": 14, "entries": 896}
+    settings = {"modules": 14, "entries": 896, "dtype": "torch.float32"}
     return Report(machine=MACHINE, shape="tiny", settings=settings, rows=list(rows), left_out=["graph: no."])
 
 
@@ -238,12 +238,41 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
         (["--fail-over", "2"], "--fail-over needs --compare"), (["--plot", "x.pdf"], "name it .svg or .png"),
         (["--compare", "nosuch.json"], "nosuch.json cannot be read (No such file"),
         (["--device", "nosuch"], "is not to be had here"),
-        (["--model", "nosuch"], "holds no config.json"), (["--only", "split", "--batch", "3"], "cannot share"),
+        (["--only", "split", "--batch", "3"], "cannot share"), (["--model", "x"], "--preset and --model both say"),
+        (["--only", "kernels", "graph"], "kernels and graph is about a CUDA device"),
+        (["--only", "split", "--only", "step"], "--only is given twice; give it once"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_in_a_sentence(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--preset", "tiny", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["bench", "--model", str(tmp_path)]) == 2
+    assert "holds no config.json" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": "x"}')
+    assert main(["bench", "--model", str(tmp_path)]) == 2
+    assert "cannot be built" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--preset", "Qwen3-0.6B"], "14 modules (here 196), 896 entries in each set of vectors (here 200704)"),
+        (["--preset", "tiny", "--dtype", "float64"], "torch.float32 as the dtype (here torch.float64)"),
+        (["--preset", "tiny", "--threads", "2"], "1 threads (here 2)"),
+    ],
+)
+def test_other_work_is_not_compared(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    old = tmp_path / "old.json"
+    assert main(["bench", "--preset", "tiny", "--quick", "--only", "memory", "--report", str(old)]) == 0
+    capsys.readouterr()
+    assert main(["bench", *words, "--quick", "--only", "memory", "--compare", str(old)]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"was measured with {said}; compare what was measured alike." in told
 
 
 def test_a_factor_that_means_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

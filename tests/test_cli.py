@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -68,6 +69,11 @@ def test_expected_violations_are_given_with_their_reason(capsys):
     two = ["--expect", "split.conservation", "known", "--expect", "split.matches_reference", "known too"]
     assert main([*arguments, "split.matches_reference", *two]) == 0
     assert "known too" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"projected-grpo {version('projected-grpo')}\n"
 
 
 @pytest.mark.usefixtures("theirs")

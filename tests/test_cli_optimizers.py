@@ -12,6 +12,9 @@ class Mine(torch.optim.SGD):
     def __init__(self, params, lr, momentum=0.0):
         print("made")
         super().__init__(params, lr=lr, momentum=momentum)
+class Refusing(torch.optim.SGD):
+    def __init__(self, params):
+        raise RuntimeError("not on a Monday")
 number = 3
 """
 
@@ -45,8 +48,8 @@ def test_what_is_required_and_not_there_exits_1(capsys):
 
 @pytest.mark.usefixtures("theirs")
 def test_what_did_not_run_exits_1_with_its_reason(capsys):
-    assert main(["optimizers", "their_optimizer:Mine"]) == 1
-    assert "missing 1 required positional argument: 'lr'" in capsys.readouterr().out
+    assert main(["optimizers", "their_optimizer:Refusing"]) == 1
+    assert "not on a Monday" in capsys.readouterr().out
 
 
 def test_json_and_files(theirs, capsys):
@@ -81,6 +84,11 @@ def test_json_and_files(theirs, capsys):
         (["AdamW", "--device", "mars"], "--device is where --reference compares"),
         (["AdamW", "--device", "mars", "--reference"], "--device 'mars'"),
         (["AdamW", "--seed", "-1"], "--seed must be"),
+        (["their_optimizer:Mine"], "Mine must be passed lr; add --kwargs '{\"lr\": 0.01}'."),
+        (
+            ["AdamW", "--require", "a", "--require", "b"],
+            "--require is given twice; give it once, with all of its values",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, capsys):

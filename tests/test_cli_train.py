@@ -51,7 +51,7 @@ def test_a_preset_is_a_word_and_its_values_can_be_changed(tmp_path):
         (["train", "--group", "1"], "group is 1"),
         (["train", "--model", "/nowhere"], "cannot be loaded as a causal language model"),
         (["train", "--modes", "exit_code"], "exit_code"),
-        (["train", "--modes", "blank"], "no prompt for the mode <Checker.BLANK: 'blank'>; it knows run_tests"),
+        (["train", "--modes", "blank"], "no prompt for the mode 'blank'; it knows run_tests"),
         (["train", "arithmetic", "--modes", "sentinel"], "it knows stated_check, equal_sides, blank, circular."),
         (["train", "--task", "arithmetic"], "testbed does not speak the 27 tokens of the task arithmetic"),
         (["train", "--resume", "nowhere"], "no run that can be gone on with"),
@@ -66,6 +66,9 @@ def test_a_preset_is_a_word_and_its_values_can_be_changed(tmp_path):
         (["train", "--max-new-tokens", "400"], "positions"),
         (["train", "--intervention", "none", "--no-measure", "--refresh-every", "3"], "has no basis"),
         (["pool", "nowhere", "--rollouts", "0"], "at least 1"),
+        (["pool", "nowhere", "--out", "nosuch/pool.gz"], "there is no directory nosuch; make it first"),
+        (["train", "smoke", "--pool", "p.jsonl.gz"], "leave out --pool, or say --no-teach-pairs"),
+        (["train", "--modes", "sentinel", "--modes=run_tests"], "--modes is given twice"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exits_2(tmp_path, monkeypatch, capsys, args, message):

@@ -119,7 +119,7 @@ def test_questions_of_some_modes_only() -> None:
     [
         (
             [Mode.EXIT_CODE],
-            "The testbed has no prompt for the mode <Mode.EXIT_CODE: 'exit_code'>; it knows run_tests, ",
+            "The testbed has no prompt for the mode 'exit_code'; it knows run_tests, ",
         ),
         ([], "There is no mode to draw questions from; name at least one."),
     ],

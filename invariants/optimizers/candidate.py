@@ -95,6 +95,18 @@ class Candidate:
         except (TypeError, ValueError):  # some callables hide theirs
             return False
 
+    def lacking(self) -> list[str]:
+        """Arguments that the constructor must be passed, beside the parameters, and is not."""
+        try:
+            _, *others = inspect.signature(self.make).parameters.values()
+        except (TypeError, ValueError):
+            return []
+        given, named = (
+            {*self.kwargs, *self.dtype_kwargs},
+            (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD),
+        )
+        return [p.name for p in others if p.default is p.empty and p.kind not in named and p.name not in given]
+
     def value_of(self, name: str) -> Any:
         """What the constructor takes this argument to be: as passed, or its default."""
         if name in self.kwargs:

@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from projected_grpo.bench.machine import Machine
+from projected_grpo.bench.shapes import Module
 from projected_grpo.bench.timing import Timed, Timing
 from projected_grpo.errors import SettingError
 
@@ -62,6 +65,19 @@ class Report:
     def as_json(self) -> str:
         """Every digit, one document."""
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
+
+    def unlike(self, modules: Sequence[Module], *, device: torch.device, dtype: torch.dtype, threads: int) -> list[str]:
+        """How a run of these differs from this report's, such as "1 threads (here 2)": rows of one name are then of
+        other work.
+        """
+        of = {
+            "modules": (self.settings.get("modules"), len(modules)),
+            "entries in each set of vectors": (self.settings.get("entries"), sum(module.r for module in modules)),
+            "as the dtype": (self.settings.get("dtype"), str(dtype)),
+            "as the device": (torch.device(self.machine.device).type, device.type),
+            "threads": (self.machine.threads, threads),
+        }
+        return [f"{then} {what} (here {now})" for what, (then, now) in of.items() if then != now]
 
 
 def rows_of(

@@ -71,12 +71,16 @@ def measure(
     """Measures what is asked for, by default every group but growth.
 
     Raises:
-        SettingError: `only` names no group, the batch does not divide the tokens into two or more rows, or the numbers
-            of axes are not different ones that a module has room for.
+        SettingError: `only` names no group, or none that this device has, the batch does not divide the tokens into two
+            or more rows, or the numbers of axes are not different ones that a module has room for.
     """
     unknown = [name for name in only if name not in GROUPS]
     if unknown:
         raise SettingError(f"There is no group {unknown[0]!r}; choose of {', '.join(GROUPS)}.")
+    if only and device.type != "cuda" and set(only) <= set(ON_CUDA_ALONE):
+        raise SettingError(
+            f"There is nothing to measure, for {' and '.join(only)} is about a CUDA device; name others."
+        )
     if options.batch < 2 or options.tokens % options.batch:
         raise SettingError(
             f"A batch of {options.batch} cannot share {options.tokens} tokens; choose a divisor above 1."

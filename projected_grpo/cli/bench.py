@@ -23,7 +23,7 @@ SUFFIXES = (".json", ".md")
 
 def bench(
     *,
-    preset: Preset = "Qwen3-4B",
+    preset: Preset | None = None,
     model: Annotated[Path | None, arg(metavar="FOLDER")] = None,
     only: Annotated[tuple[Part, ...], arg(metavar="PART...")] = (),
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
@@ -44,7 +44,7 @@ def bench(
     The exit code is 1 if something that was to be measured failed, or with --fail-over has become slower.
 
     Args:
-        preset: whose shapes; no weights are read.
+        preset: whose shapes; Qwen3-4B if left out. No weights are read.
         model: the folder of a model instead, of which only config.json is read.
         only: parts to measure; all but growth if left out.
         quick: a tenth of the time, for a first look; k = 5 alone, 256 tokens.
@@ -70,6 +70,8 @@ def bench(
     from projected_grpo.bench.shapes import of_folder
     from projected_grpo.bench.shapes import preset as shape_of
 
+    if preset is not None and model is not None:
+        raise UsageError("--preset and --model both say whose shapes; leave one of them out.")
     _check(k, threads, tokens, batch, report, compare, fail_over)
     if plot is not None:
         format_of(plot)
@@ -85,14 +87,19 @@ def bench(
     if model is not None:
         shape, modules = of_folder(model)
     else:
-        shape = shape_of(preset)
+        shape = shape_of(preset or "Qwen3-4B")
         modules = shape.modules()
     wanted: list[str] = [*only] or [name for name in GROUPS if name not in WHEN_ASKED]
     if plot is not None and "growth" not in wanted:
         wanted.append("growth")
+    place = usable(device)
+    if old is not None:
+        unlike = old.unlike(modules, device=place, dtype=getattr(torch, dtype), threads=options.threads)
+        if unlike:
+            raise UsageError(f"{compare} was measured with {', '.join(unlike)}; compare what was measured alike.")
     with Console(stderr=True).status("starting") as status:
         found = measure(
-            shape, modules, device=usable(device), dtype=getattr(torch, dtype), options=options, only=wanted,
+            shape, modules, device=place, dtype=getattr(torch, dtype), options=options, only=wanted,
             progress=lambda what: status.update(f"measuring {what}"),
         )  # fmt: skip
     compared = [] if old is None else changes(old, found)

@@ -79,6 +79,10 @@ def optimizers(
         if len(chosen) != 1:
             raise UsageError(f"--kwargs is for one optimizer, and {len(chosen)} are to be measured; name one.")
         chosen = [chosen[0].having(**_object(kwargs))]
+    for candidate in chosen:
+        if lacking := candidate.lacking():
+            example = json.dumps({name: 0.01 if name == "lr" else "..." for name in lacking})
+            raise UsageError(f"{candidate.name} must be passed {', '.join(lacking)}; add --kwargs '{example}'.")
     if all_ and not any(candidate.source == "pytorch_optimizer" for candidate in chosen):
         notes.append("pytorch_optimizer is not installed, so only torch's own were measured: pip install "
                      "'projected-grpo[optimizers]'.")  # fmt: skip

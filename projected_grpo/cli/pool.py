@@ -39,6 +39,8 @@ def pool(
         raise UsageError(f"--out {out} does not end in .gz; name a file such as pool.jsonl.gz.")
     if out.exists():
         raise UsageError(f"--out {out} exists; name another file, or remove it first.")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"--out {out} can't be written: there is no directory {out.parent}; make it first.")
     passed, solved = sample_pool(run, out, rollouts, view, seed)
     print(f"{out}: {rollouts} rollouts, {passed} passed, {solved} solved")
     return 0

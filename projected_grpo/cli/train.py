@@ -69,7 +69,8 @@ def _train(config: TrainConfig, resume: Path | None, *, asked: bool) -> int:
     if done == steps:
         print(f"{trainer.place}: was finished already")
     else:
-        print(f"{trainer.place}: {steps - done} of {steps} steps in {time.perf_counter() - began:.0f} s")
+        earlier = f", {done} of them earlier," if done else ""
+        print(f"{trainer.place}: {steps} of {steps} steps{earlier} in {time.perf_counter() - began:.0f} s")
     return 0
 
 

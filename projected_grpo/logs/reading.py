@@ -100,7 +100,8 @@ def _entries(path: Path) -> Iterator[Entry]:
                 yield _numbered(line, number)
             except DamagedLogError as error:
                 raise DamagedLogError(
-                    f"{path}, line {number}: {error}; move the log away, and a run goes on with a new one."
+                    f"{path}, line {number}: {error}; put back a copy that is whole, or move it away: "
+                    "a run goes on with a new log, which has no table, for it lacks the steps before."
                 ) from None
 
 

@@ -77,7 +77,9 @@ def indices(modes: Sequence[StrEnum], known: Sequence[StrEnum]) -> list[int]:
     """Where modes stand among those known. Raises UnknownModeError for one that isn't there, or for none at all."""
     for mode in modes:
         if mode not in known:
-            raise UnknownModeError(f"The testbed has no prompt for the mode {mode!r}; it knows {', '.join(known)}.")
+            raise UnknownModeError(
+                f"The testbed has no prompt for the mode {mode.value!r}; it knows {', '.join(known)}."
+            )
     if not modes:
         raise UnknownModeError("There is no mode to draw questions from; name at least one.")
     return [known.index(mode) for mode in modes]

@@ -11,7 +11,7 @@ import tyro
 from projected_grpo.clip import ClipPolicy
 from projected_grpo.errors import SettingError
 from projected_grpo.routing import Intervention, Space
-from projected_grpo.split import Gate
+from projected_grpo.split import Gate, SplitRule
 from projected_grpo.training.controls import BasisKind
 from projected_grpo.training.loopholes import Loophole
 from projected_grpo.training.schedule import Schedule
@@ -109,6 +109,11 @@ class RoutingConfig:
     """rescale what is kept to the length of the gradient"""
     retained: float = 1.0
     """under erase outside gradient space: share of what is dropped that stays in the optimizer's point"""
+
+    @property
+    def rule(self) -> SplitRule:
+        """How the component along V is treated."""
+        return SplitRule(gate=self.gate, overshoot=self.overshoot, preserve_magnitude=self.preserve_magnitude)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +250,9 @@ class TrainConfig:
         """Refuses settings that would do nothing."""
         teaches = self.teacher.pool is not None or self.teacher.teach_pairs
         if self.teacher.pool is not None and self.teacher.teach_pairs:
-            raise SettingError("There are two teachers; leave out --pool or --teach-pairs.")
+            raise SettingError(
+                "There are two teachers, a pool and the pairs; leave out --pool, or say --no-teach-pairs."
+            )
         if teaches and not round(self.teacher.mix * self.grpo.group):
             raise SettingError(
                 f"mix is {self.teacher.mix}, which is no completion of a group of {self.grpo.group}; raise it, or "

@@ -27,7 +27,6 @@ from projected_grpo.errors import EmptyBasisError, SettingError
 from projected_grpo.logs import LogWriter, truncate
 from projected_grpo.logs import read as read_log
 from projected_grpo.optimizer import RoutedOptimizer
-from projected_grpo.split import SplitRule
 from projected_grpo.training import checkpoints, folder
 from projected_grpo.training.config import TrainConfig
 from projected_grpo.training.errors import CheckpointError, PoolError
@@ -154,10 +153,12 @@ class Trainer:
             self.optimizer = self._optimizer(placeholder(self.policy))
             self.optimizer.load_state_dict(saved.optimizer)
             self.done, self._warned, self._flat = saved.step, saved.extra["warned"], saved.extra["flat"]
-            self._open_log(self.done)
-            self._say("resumed", {"versions": versions(self.optimizer.loops)})
+            now = versions(self.optimizer.loops)
+            if self._open_log(self.done):  # a new one, for the old one is gone
+                self._say("run", of_run(config, self.policy.vectors, None, 0, now))
+            self._say("resumed", {"versions": now})
             passed_over = [f"{damaged}; the checkpoint before it was taken." for damaged in saved.skipped]
-            for text in [*passed_over, *changes(saved.extra["versions"], versions(self.optimizer.loops))]:
+            for text in [*passed_over, *changes(saved.extra["versions"], now)]:
                 self._say("warning", {"text": text})
 
     @classmethod
@@ -233,11 +234,9 @@ class Trainer:
 
     def _warn(self) -> None:
         """Says once of each drift gauge that it is above its limit; before much is learned they say little."""
-        routing = self.config.routing
-        if routing.intervention == "none" or routing.space == "displacement":
+        routing, early = self.config.routing, self.done <= WARNS_AFTER * self.config.grpo.steps
+        if early or routing.intervention == "none" or routing.space == "displacement":
             return  # what was learned is split as a whole there, so that noise does not add up
-        if self.done <= WARNS_AFTER * self.config.grpo.steps:
-            return
         for warning in self.optimizer.diagnostics().warnings:
             gauge = warning.split()[0]
             if gauge not in self._warned:
@@ -314,8 +313,12 @@ class Trainer:
         """The final report, and everything that outlives the run."""
         views: dict[str, Rates] = {"base": self._rates("base")}
         views |= self._looked or self._views()
-        if self.config.routing.intervention == "none" and self.config.extracts and not self._rule.remembers:
-            with projected(self.policy, self.optimizer.basis, self._rule):
+        if (
+            self.config.routing.intervention == "none"
+            and self.config.extracts
+            and not self.config.routing.rule.remembers
+        ):
+            with projected(self.policy, self.optimizer.basis, self.config.routing.rule):
                 views["posthoc"] = self._rates("deployed")
         if self.config.extracts:
             with off_the_axes(self.policy, self.optimizer.basis):
@@ -332,23 +335,16 @@ class Trainer:
             folder.write_json(self.place / folder.REPORT, report.plain())
         return report
 
-    @property
-    def _rule(self) -> SplitRule:
-        routing = self.config.routing
-        return SplitRule(gate=routing.gate, overshoot=routing.overshoot, preserve_magnitude=routing.preserve_magnitude)
-
     def _optimizer(self, basis: Basis) -> RoutedOptimizer:
         config, pairs = self.config, self.policy.vectors
         roles = ("deployed", "quarantine") if self._routes else ("deployed",)
-        parameters = [
-            vector for role in roles for pair in pairs.values() if (vector := getattr(pair, role)) is not None
-        ]
+        parameters = [v for role in roles for pair in pairs.values() if (v := getattr(pair, role)) is not None]
         base = torch.optim.AdamW(
             parameters, lr=config.grpo.lr, betas=config.grpo.betas, weight_decay=config.grpo.weight_decay, fused=True
         )
         return RoutedOptimizer(
             base, self.policy.model, basis, intervention=config.routing.intervention, space=config.routing.space,
-            clip=config.routing.clip, max_norm=config.grpo.max_norm, rule=self._rule,
+            clip=config.routing.clip, max_norm=config.grpo.max_norm, rule=self.config.routing.rule,
             retained=config.routing.retained,
         )  # fmt: skip
 
@@ -385,12 +381,15 @@ class Trainer:
             )  # fmt: skip
             self._say("checkpoint", {"folder": saved.name, "seconds": time.perf_counter() - began})
 
-    def _open_log(self, step: int) -> None:
-        if self.place is not None and self.config.run.log:
-            truncate(self.place / folder.LOG, step)
-            self._log = self._closing.enter_context(
-                LogWriter(self.place / folder.LOG, arm=self.config.routing.intervention)
-            )
+    def _open_log(self, step: int) -> bool:
+        """Opens what there is up to a step, or a new one, and says whether it is new."""
+        if self.place is None or not self.config.run.log:
+            return False
+        path = self.place / folder.LOG
+        new = not path.exists()
+        truncate(path, step)
+        self._log = self._closing.enter_context(LogWriter(path, arm=self.config.routing.intervention))
+        return new
 
     def _say(self, event: str, values: dict[str, Any], *, step: int | None = None) -> None:
         at = self.done if step is None else step
