@@ -59,6 +59,7 @@ def test_a_preset_is_a_word_and_its_values_can_be_changed(tmp_path):
         (["train", "smoke", "--resume", "nowhere"], "leave the other options out"),
         (["train", "--lr", "nan"], "lr is nan"),
         (["train", "--pool", "nowhere.gz"], "cannot be read as a pool"),
+        (["train", "--basis-from", "nowhere"], "nowhere cannot be read or written (No such file or directory); check"),
         (["train", "--clip", "joint"], "has no meaning in displacement space"),
         (["pool", "nowhere"], "no run that can be gone on with"),
         (["pool", "nowhere", "--out", "pool.txt"], "does not end in .gz"),
@@ -98,7 +99,7 @@ def test_a_folder_in_use_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_a_termination_stop_after_the_step(tmp_path, number):
+def test_ctrl_c_and_a_termination_stop_after_the_step(tmp_path, capsys, number):
     place = tmp_path / "run"
     command = [Path(sys.executable).parent / "projected-grpo", "train"]
     process = subprocess.Popen(
@@ -115,6 +116,8 @@ def test_ctrl_c_and_a_termination_stop_after_the_step(tmp_path, number):
     steps = sum(entry.event == "step" for entry in read(log))
     assert 3 <= steps < 60
     assert [path.name for path in (place / "checkpoints").iterdir()].count(f"step-{steps:06d}") == 1
+    assert main(["train", "--resume", str(place)]) == 0
+    assert f": 60 of 60 steps, {steps} of them earlier, in " in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_finished_run_resumes_to_its_report(tmp_path, capsys):

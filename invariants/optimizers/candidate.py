@@ -101,11 +101,8 @@ class Candidate:
             _, *others = inspect.signature(self.make).parameters.values()
         except (TypeError, ValueError):
             return []
-        given, named = (
-            {*self.kwargs, *self.dtype_kwargs},
-            (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD),
-        )
-        return [p.name for p in others if p.default is p.empty and p.kind not in named and p.name not in given]
+        required = (p for p in others if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+        return [p.name for p in required if p.name not in (*self.kwargs, *self.dtype_kwargs)]
 
     def value_of(self, name: str) -> Any:
         """What the constructor takes this argument to be: as passed, or its default."""

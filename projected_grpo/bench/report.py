@@ -129,9 +129,8 @@ def read(path: Path) -> Report:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, SettingError):
             raise
-        raise SettingError(
-            f"{path} is no report of projected-grpo bench ({error}); write one with --report."
-        ) from error
+        why = f" ({error})" if isinstance(error, ValueError) else ""  # of no JSON; others speak of our own code
+        raise SettingError(f"{path} is no report of projected-grpo bench{why}; write one with --report.") from error
 
 
 @dataclass(frozen=True)

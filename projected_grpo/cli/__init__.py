@@ -46,16 +46,18 @@ def main(args: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if not is_bad_input(error):
             raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"projected-grpo: {error}", markup=False)
+        told = str(error)
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            told = f"{error.filename} cannot be read or written ({error.strerror}); check the path."
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"projected-grpo: {told}", markup=False)
         return 2
 
 
 def _refuse_repeated(given: list[str], lists: Set[str]) -> None:
     """Of a list that is given twice only the last one would count, and a requirement could vanish without a word."""
     names = [word.partition("=")[0].replace("_", "-") for word in given]
-    for name in names:
-        if name in lists and names.count(name) > 1:
-            raise UsageError(f"{name} is given twice; give it once, with all of its values after it.")
+    if twice := [name for name in names if name in lists and names.count(name) > 1]:
+        raise UsageError(f"{twice[0]} is given twice; give it once, with all of its values after it.")
 
 
 def _lists(options: object) -> Iterator[str]:

@@ -313,17 +313,14 @@ class Trainer:
         """The final report, and everything that outlives the run."""
         views: dict[str, Rates] = {"base": self._rates("base")}
         views |= self._looked or self._views()
-        if (
-            self.config.routing.intervention == "none"
-            and self.config.extracts
-            and not self.config.routing.rule.remembers
-        ):
-            with projected(self.policy, self.optimizer.basis, self.config.routing.rule):
+        config, routing = self.config, self.config.routing
+        if routing.intervention == "none" and config.extracts and not routing.rule.remembers:
+            with projected(self.policy, self.optimizer.basis, routing.rule):
                 views["posthoc"] = self._rates("deployed")
-        if self.config.extracts:
+        if config.extracts:
             with off_the_axes(self.policy, self.optimizer.basis):
                 views["off_axes"] = self._rates("deployed")
-        report = Report(self.config.routing.intervention, self.done, self.config.run.seed, views)
+        report = Report(routing.intervention, self.done, config.run.seed, views)
         self._say("final", {"report": report.plain()})
         if self.place is not None:
             vectors = checkpoints.named(self.policy.vectors)
