@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from projected_grpo import kernels
-from projected_grpo.norms import in_own_dtype, lengths, plain_lengths
+from projected_grpo.norms import lengths, plain_lengths
 from projected_grpo.stacks import Stacks, end_to_end
 
 
@@ -46,8 +46,7 @@ def _of_group(
         return kernels.look_along(vectors, V, off_basis_of)
     X = torch.stack([*vectors], dim=1)  # (m, j, r)
     wide = X.to(V.dtype)
+    c = torch.bmm(wide, V.mT)
     one = slice(off_basis_of, off_basis_of + 1)
-    with in_own_dtype(V.device):
-        c = torch.bmm(wide, V.mT)
-        rest = torch.baddbmm(wide[:, one], c[:, one], V, alpha=-1).abs_().squeeze(1)
+    rest = torch.baddbmm(wide[:, one], c[:, one], V, alpha=-1).abs_().squeeze(1)
     return c, lengths(X) if careful else plain_lengths(X), rest.sum(-1, dtype=torch.float64 if careful else None)

@@ -14,8 +14,8 @@ overflow or vanish; so whoever reads a norm anyway takes `plain_norm`, and the c
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -29,13 +29,15 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def in_own_dtype(device: torch.device) -> AbstractContextManager[object]:
-    """A block in which products are taken in the dtype of their operands: where a training loop has its step inside
-    `torch.autocast`, they would be taken in a half type, and a part along V would be left.
+@contextmanager
+def in_own_dtypes() -> Iterator[None]:
+    """A block, or a function that it decorates, in which everything is computed in the dtypes of its operands.
+
+    Training loops may have their step inside `torch.autocast`, where products with V would be taken in a half type, so
+    that a part along V stays. Gradients that flow through the block are the caller's: it ends before they do.
     """
-    kind = device.type
-    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.autocast(kind, enabled=False) if casts else nullcontext()
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 def peak_and_norm(x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:
@@ -57,6 +59,7 @@ def lengths(x: Float[Tensor, "*batch n"]) -> Float[Tensor, " *batch"]:
     return (peak * scaled).squeeze(-1)
 
 
+@in_own_dtypes()
 def global_norm(*sets: Iterable[Tensor]) -> Float[Tensor, ""]:
     """The 2-norm of everything in `sets`, read as one long vector; a float64 scalar, 0 for nothing at all.
 

@@ -30,7 +30,7 @@ from projected_grpo.clip import ClipPolicy, Fed, clip_factor, clip_unsplit, spli
 from projected_grpo.diagnostics import Diagnostics, StepRecord
 from projected_grpo.errors import InterruptedStepError, ProjectedGRPOError
 from projected_grpo.gradients import Found, drop_on_arrival, find, lent
-from projected_grpo.norms import global_norm, plain_norm, trusted
+from projected_grpo.norms import global_norm, in_own_dtypes, plain_norm, trusted
 from projected_grpo.preconditions import check_base, check_finite
 from projected_grpo.probes import MeasureOnce
 from projected_grpo.progress import Progress, at_the_start, check_untouched, stacked, write
@@ -133,7 +133,7 @@ class RoutedOptimizer(Wrapper):
             InterruptedStepError: an earlier step failed inside base.step().
 
         After the first two nothing was changed, and the next step starts from the same state. Inside a block of
-        `torch.autocast` it is the same step as outside.
+        `torch.autocast` it is the same step as outside, for base too; only the closure is evaluated as the block says.
 
         Whatever base.step() raises passes through. All vectors and gradients are then what they were, but the state of
         base and the parameters that are not routed are wherever base had got to, for copying them at every step could
@@ -146,6 +146,11 @@ class RoutedOptimizer(Wrapper):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        with in_own_dtypes():
+            self._step()
+        return loss
+
+    def _step(self) -> None:
         found = find(self.vectors, self.base, self._routed)
         if not found.g:  # perhaps because something has replaced the Parameter objects since
             check_base(self.base, self.vectors, self.routing)
@@ -164,7 +169,6 @@ class RoutedOptimizer(Wrapper):
         self._record = StepRecord(
             self._split, g, seen, norm, norm_fed, frozenset(found.g), before[0], progress.start, hidden
         )
-        return loss
 
     def _vectors_now(self, progress: Progress) -> tuple[tuple[Stacks, Stacks], Bool[Tensor, ""] | None]:
         """The deployed and the quarantine vectors, which nothing writes over; and whether they are other than what the
@@ -276,6 +280,7 @@ class RoutedOptimizer(Wrapper):
         if self._progress is not None:
             self._progress = self._progress.forgetting()
 
+    @in_own_dtypes()
     def _use(self, basis: Basis) -> None:
         """Puts a basis in force, and what is kept between steps into the order of its modules."""
         named = None if self._progress is None else self._progress.named(self._layout)
@@ -285,6 +290,7 @@ class RoutedOptimizer(Wrapper):
         self.basis = basis
 
     @torch.no_grad()
+    @in_own_dtypes()
     def diagnostics(self) -> Diagnostics:
         """What the last step did, computed now, with one synchronisation with the device.
 

@@ -42,7 +42,7 @@ from torch.nn.functional import pad
 
 from projected_grpo import kernels
 from projected_grpo.errors import DTypeMismatchError, SettingError, ShapeMismatchError
-from projected_grpo.norms import in_own_dtype, peak_and_norm, working_dtype
+from projected_grpo.norms import in_own_dtypes, peak_and_norm, working_dtype
 from projected_grpo.stacks import Layout, Stacks
 
 MemorylessGate = Literal["one_sided", "no_gate", "reverse"]
@@ -96,6 +96,7 @@ class SplitResult(NamedTuple):
     coefficients: Tensor  # (k,), or (m, k): c = V g before the gate, in the working dtype
 
 
+@in_own_dtypes()
 def split(g: Tensor, V: Tensor, *, rule: SplitRule = DEFAULT_RULE, open: Tensor | None = None) -> SplitResult:
     """Splits the gradient g (r,) of one module along its basis V (k, r).
 
@@ -133,14 +134,12 @@ def coefficients(g: Float[Tensor, "m r"], V: Float[Tensor, "m k r"]) -> Float[Te
 
     As g Vᵀ, which takes half the time of V g on a CPU: V is read along its rows either way, but by another kernel.
     """
-    with in_own_dtype(V.device):
-        return torch.bmm(g.to(V.dtype).unsqueeze(1), V.mT).squeeze(1)
+    return torch.bmm(g.to(V.dtype).unsqueeze(1), V.mT).squeeze(1)
 
 
 def from_coefficients(c: Float[Tensor, "m k"], V: Float[Tensor, "m k r"], dtype: torch.dtype) -> Float[Tensor, "m r"]:
     """Vᵀ c, rounded to the dtype."""
-    with in_own_dtype(V.device):
-        return torch.bmm(c.unsqueeze(1), V).squeeze(1).to(dtype)  # (m, 1, k) @ (m, k, r) -> (m, 1, r)
+    return torch.bmm(c.unsqueeze(1), V).squeeze(1).to(dtype)  # (m, 1, k) @ (m, k, r) -> (m, 1, r)
 
 
 def gated(c: Float[Tensor, "m k"], gate: Gate, open: Bool[Tensor, "m k"] | None) -> Float[Tensor, "m k"]:
@@ -230,6 +229,7 @@ class GroupedSplit:
         rule: how the component along V is treated.
     """
 
+    @in_own_dtypes()
     def __init__(self, rows: Mapping[str, Tensor], rule: SplitRule = DEFAULT_RULE) -> None:
         self.rule = rule
         covered = {name: V for name, V in rows.items() if V.shape[0]}
@@ -242,6 +242,7 @@ class GroupedSplit:
         counts = [int(count) for V in self.V for count in V.any(dim=-1).sum(dim=-1).tolist()]
         self._axes = {name: (k, rows[name].shape[1]) for name, k in zip(self.layout.names, counts, strict=True)}
 
+    @in_own_dtypes()
     def __call__(self, vectors: Mapping[str, Tensor], memory: Mapping[str, Tensor] | None = None) -> GroupedResult:
         """Splits module → g (r,). A module without rows keeps all of its gradient and has zeros removed.
 
@@ -302,6 +303,7 @@ class GroupedSplit:
         }
         return parts, {**memory, **learned}
 
+    @in_own_dtypes()
     def project(self, vectors: Mapping[str, Tensor]) -> list[Stack]:
         """The vectors (copied) and their coefficients c = V x, without a split."""
         this = self.restricted(vectors)
@@ -324,13 +326,11 @@ class GroupedSplit:
         present = {name: V for name, V in self._rows().items() if name in vectors}
         return GroupedSplit(present, self.rule)
 
+    @in_own_dtypes()
     def grams(self) -> list[Float[Tensor, "m k k"]]:
         """V Vᵀ of each module: the identity, but for rows that are zero and for rounding; computed once."""
         if self._grams is None:
-            self._grams = []
-            for V in self.V:
-                with in_own_dtype(V.device):
-                    self._grams.append(torch.bmm(V, V.mT))
+            self._grams = [torch.bmm(V, V.mT) for V in self.V]
         return self._grams
 
     def _rows(self) -> dict[str, Tensor]:

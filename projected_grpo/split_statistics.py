@@ -8,7 +8,8 @@ the parts: with G = V Vᵀ of each module, k by k, and u the part of c = V g tha
 That is algebra: it says what the split should have done, and nothing of one that is wrong. With ε the unit roundoff, s
 the rule's strength, and k and r of the largest module, ‖removed‖ is within k/2 (r + 3k + 3) ε of the norm of what was
 removed, relative to it, and ‖kept‖ within 2 (1 + s sqrt(k))² (r + 3k + 3) ε where it is above ‖g‖ / 2 (every sum's own
-error, to first order). Where it isn't, and for half types, whose parts are rounded once more, the parts are measured.
+error, to first order; in float64 that over n axes of all modules is one of them, which adds n to r + 3k + 3). Where it
+isn't, and for half types, whose parts are rounded once more, the norms of the parts are measured.
 """
 
 import math
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from projected_grpo.errors import UnsupportedCombinationError
-from projected_grpo.norms import global_norm, in_own_dtype, lengths, plain_lengths, plain_norm, trusted
+from projected_grpo.norms import global_norm, in_own_dtypes, lengths, plain_lengths, plain_norm, trusted
 from projected_grpo.split import GroupedResult, GroupedSplit, gated
 from projected_grpo.stacks import end_to_end
 
@@ -40,11 +41,12 @@ class SplitStatistics:
 
 
 @torch.no_grad()
+@in_own_dtypes()
 def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatistics:
     """The statistics of what `split` returned, with one synchronisation if every module of the basis has a gradient.
 
     Where little is kept, a norm is zero or its squares may overflow or vanish, or the vectors are of a half type, the
-    parts are measured, with another one.
+    parts are measured, with another one; what is left along the basis is algebra then too.
 
     Raises:
         UnsupportedCombinationError: the rule preserves the magnitude or remembers, so that c alone does not say what
@@ -59,8 +61,7 @@ def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatist
     of_modules = []
     for stack, G in zip(result.stacks, split.restricted(result.kept).grams(), strict=True):
         used = gated(stack.coefficients, rule.gate, None) * rule.overshoot
-        with in_own_dtype(G.device):
-            gone = torch.bmm(used.unsqueeze(1), G).squeeze(1)
+        gone = torch.bmm(used.unsqueeze(1), G).squeeze(1)
         of_modules.append(torch.stack([stack.coefficients, used, gone]).flatten(1))
     c, used, gone = end_to_end(of_modules)
     along = torch.relu(torch.stack([c, c - gone]))

@@ -169,7 +169,8 @@ def test_it_works_for_an_ordinary_user() -> None:
         print("nothing that an ordinary user may run")
     else:
         reads = "import os\\nclass Solution:\\n    f = lambda s: 7 + os.path.exists('/etc/passwd')\\n"
-        forks = "import os\\nwhile True: os.fork()\\n"
+        # Each child sleeps, for one that met the limit as well could answer first, or in between.
+        forks = "import os, time\\nwhile True: os.fork() or time.sleep(60)\\n"
         print(graded(RIGHT).solved, graded(reads).solved, graded(forks).reason)
     """
     printed = output(body)

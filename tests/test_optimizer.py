@@ -128,26 +128,56 @@ def test_gradients_are_lent_not_given_away(intervention: str, space: str, max_no
     assert norms[0] == pytest.approx(norms[1], rel=1e-5, abs=1e-6)
 
 
+class Multiplying(torch.optim.SGD):
+    """Preconditions by a product, as optimizers for matrices do."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.sub_((torch.eye(len(p), dtype=p.dtype) + 0.01) @ p.grad, alpha=0.1)
+
+
+@pytest.mark.parametrize("casts_to", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("intervention", INTERVENTIONS)
 @pytest.mark.parametrize("space", SPACES)
-def test_a_step_inside_an_autocast_block_is_the_same_step(intervention: str, space: str) -> None:
-    """Training loops have theirs there, which torch's optimizers don't notice; a product in bfloat16 would."""
+def test_a_step_inside_an_autocast_block_is_the_same_step(
+    intervention: str, space: str, dtype: torch.dtype, casts_to: torch.dtype
+) -> None:
+    """Training loops have theirs there; products would be taken in the half type, and tensors of two not joined."""
     ends = []
     for casts in (False, True):
-        pairs = make_pairs()
-        optimizer = routed(pairs, intervention=intervention, space=space, max_norm=2.0)
+        pairs = {name: VectorPair(*(nn.Parameter(v.to(dtype)) for v in pair)) for name, pair in make_pairs().items()}
+        head = nn.Parameter(torch.zeros(3, dtype=torch.float16))
+        with torch.autocast("cpu", casts_to, enabled=casts):
+            optimizer = RoutedOptimizer(
+                Multiplying([*parameters(pairs), head], lr=0.1), pairs, make_basis().to(dtype=dtype),
+                intervention=intervention, space=space, max_norm=2.0,
+            )  # fmt: skip
         for step in range(4):
             for name, g in gradients(step).items():
-                pairs[name].deployed.grad = g
-            with torch.autocast("cpu", torch.bfloat16, enabled=casts):
+                pairs[name].deployed.grad = g.to(dtype)
+            head.grad = torch.ones_like(head)
+            with torch.autocast("cpu", casts_to, enabled=casts):
                 one = torch.ones(1, 1, 1)
-                assert (torch.bmm(one, one).dtype == torch.bfloat16) == casts
+                assert (torch.bmm(one, one).dtype == casts_to) == casts
                 optimizer.step()
                 shown = optimizer.diagnostics()
-        ends.append((values(pairs), shown))
+                assert torch.is_autocast_enabled("cpu") == casts
+        ends.append(({**values(pairs), "head": [head.detach()]}, shown))
     (expected, said), (found, says) = ends
     assert same_bits(expected, found)
     assert says == said
+
+
+def test_a_closure_is_evaluated_as_the_block_says() -> None:
+    pairs, seen = make_pairs(), []
+    optimizer = routed(pairs)
+    with torch.autocast("cpu", torch.bfloat16):
+        optimizer.step(lambda: seen.append(torch.is_autocast_enabled("cpu")))
+    assert seen == [True]
 
 
 @pytest.mark.parametrize("base", BASES)

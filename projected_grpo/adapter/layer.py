@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from projected_grpo.adapter.decomposition import decomposition_of, fingerprint
 from projected_grpo.adapter.errors import AdapterStateError, FingerprintMismatchError
-from projected_grpo.norms import in_own_dtype
+from projected_grpo.norms import in_own_dtypes
 
 
 class Vector(nn.Module):
@@ -178,7 +178,7 @@ class Linear(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # PEFT is untype
     def merged_weight(self, *, deployed_only: bool) -> Float[Tensor, "d_out d_in"]:
         """Returns what a plain Linear needs to act the same, in W's dtype, from the pristine W and rounded once."""
         weight = self.base_layer.weight.data if self.pristine is None else self.pristine
-        with torch.no_grad(), in_own_dtype(weight.device):
+        with torch.no_grad(), in_own_dtypes():
             delta = self._delta(deployed_only=deployed_only)
             U, Vh = self.U.to(delta.dtype), self.Vh.to(delta.dtype)
             return torch.addmm(weight.to(delta.dtype), U * delta, Vh).to(weight.dtype)

@@ -383,8 +383,8 @@ class Trainer:
         if self.place is None or not self.config.run.log:
             return False
         path = self.place / folder.LOG
-        new = not path.exists()
         truncate(path, step)
+        new = not path.exists() or not path.stat().st_size
         self._log = self._closing.enter_context(LogWriter(path, arm=self.config.routing.intervention))
         return new
 
