@@ -147,28 +147,26 @@ class RoutedOptimizer(Wrapper):
             with torch.enable_grad():
                 loss = closure()
         with in_own_dtypes():
-            self._step()
+            found = find(self.vectors, self.base, self._routed)
+            if not found.g:  # perhaps because something has replaced the Parameter objects since
+                check_base(self.base, self.vectors, self.routing)
+            progress = self._progress or at_the_start(self.vectors, self._layout, self.routing)
+            g = self._layout.stack(found.g)
+            before, changed = self._vectors_now(progress)
+            norm, size = self._norm(g, found, progress, changed)
+            fed, norm_fed = self._fed(g, norm, size, found, progress)
+            splits_g = self.routing.intervention != "none" and not self.routing.moves_the_point
+            covered = len(self._split.V)
+            # Copies, for base may write into its own.
+            seen = [stack.clone() for stack in fed.deployed[:covered]] if splits_g else []
+            with self._vectors_kept_on_failure(*before), lent(found.loans(fed, self._layout)):
+                self._progress = self._stepped(progress, fed)
+            # Under route the point is the sum of both vectors, which is no windup.
+            hidden = self._progress.point if self.routing.intervention == "erase" else []
+            self._record = StepRecord(
+                self._split, g, seen, norm, norm_fed, frozenset(found.g), before[0], progress.start, hidden
+            )
         return loss
-
-    def _step(self) -> None:
-        found = find(self.vectors, self.base, self._routed)
-        if not found.g:  # perhaps because something has replaced the Parameter objects since
-            check_base(self.base, self.vectors, self.routing)
-        progress = self._progress or at_the_start(self.vectors, self._layout, self.routing)
-        g = self._layout.stack(found.g)
-        before, changed = self._vectors_now(progress)
-        norm, size = self._norm(g, found, progress, changed)
-        fed, norm_fed = self._fed(g, norm, size, found, progress)
-        splits_g = self.routing.intervention != "none" and not self.routing.moves_the_point
-        covered = len(self._split.V)
-        seen = [stack.clone() for stack in fed.deployed[:covered]] if splits_g else []  # base may write into its own
-        with self._vectors_kept_on_failure(*before), lent(found.loans(fed, self._layout)):
-            self._progress = self._stepped(progress, fed)
-        # Under route the point is the sum of both vectors, which is no windup.
-        hidden = self._progress.point if self.routing.intervention == "erase" else []
-        self._record = StepRecord(
-            self._split, g, seen, norm, norm_fed, frozenset(found.g), before[0], progress.start, hidden
-        )
 
     def _vectors_now(self, progress: Progress) -> tuple[tuple[Stacks, Stacks], Bool[Tensor, ""] | None]:
         """The deployed and the quarantine vectors, which nothing writes over; and whether they are other than what the
@@ -280,7 +278,6 @@ class RoutedOptimizer(Wrapper):
         if self._progress is not None:
             self._progress = self._progress.forgetting()
 
-    @in_own_dtypes()
     def _use(self, basis: Basis) -> None:
         """Puts a basis in force, and what is kept between steps into the order of its modules."""
         named = None if self._progress is None else self._progress.named(self._layout)

@@ -96,7 +96,6 @@ class SplitResult(NamedTuple):
     coefficients: Tensor  # (k,), or (m, k): c = V g before the gate, in the working dtype
 
 
-@in_own_dtypes()
 def split(g: Tensor, V: Tensor, *, rule: SplitRule = DEFAULT_RULE, open: Tensor | None = None) -> SplitResult:
     """Splits the gradient g (r,) of one module along its basis V (k, r).
 
@@ -125,7 +124,9 @@ def split(g: Tensor, V: Tensor, *, rule: SplitRule = DEFAULT_RULE, open: Tensor 
         raise ShapeMismatchError(f"open is {tuple(open.shape)} and V {tuple(V.shape)}; they must be (k,) and (k, r).")
     if open is not None and open.dtype != torch.bool:
         raise DTypeMismatchError(f"open is {open.dtype}; it must be bool.")
-    stacked = split_stack(g[None], V[None].to(working_dtype(V.dtype)), rule, open=None if open is None else open[None])
+    with in_own_dtypes():
+        wide = V[None].to(working_dtype(V.dtype))
+        stacked = split_stack(g[None], wide, rule, open=None if open is None else open[None])
     return SplitResult(*(part.squeeze(0) for part in stacked))
 
 
@@ -229,7 +230,6 @@ class GroupedSplit:
         rule: how the component along V is treated.
     """
 
-    @in_own_dtypes()
     def __init__(self, rows: Mapping[str, Tensor], rule: SplitRule = DEFAULT_RULE) -> None:
         self.rule = rule
         covered = {name: V for name, V in rows.items() if V.shape[0]}
@@ -242,7 +242,6 @@ class GroupedSplit:
         counts = [int(count) for V in self.V for count in V.any(dim=-1).sum(dim=-1).tolist()]
         self._axes = {name: (k, rows[name].shape[1]) for name, k in zip(self.layout.names, counts, strict=True)}
 
-    @in_own_dtypes()
     def __call__(self, vectors: Mapping[str, Tensor], memory: Mapping[str, Tensor] | None = None) -> GroupedResult:
         """Splits module → g (r,). A module without rows keeps all of its gradient and has zeros removed.
 
@@ -257,7 +256,8 @@ class GroupedSplit:
         """
         this = self.restricted(vectors)
         stacks = this.layout.stack(vectors)
-        parts, remembered = this.of_stacks(stacks, memory)
+        with in_own_dtypes():
+            parts, remembered = this.of_stacks(stacks, memory)
         kept, removed = dict(vectors), dict[str, Tensor]()
         kept.update(this.layout.rows(part.kept for part in parts))
         removed.update(this.layout.rows(part.removed for part in parts))
@@ -303,11 +303,11 @@ class GroupedSplit:
         }
         return parts, {**memory, **learned}
 
-    @in_own_dtypes()
     def project(self, vectors: Mapping[str, Tensor]) -> list[Stack]:
         """The vectors (copied) and their coefficients c = V x, without a split."""
         this = self.restricted(vectors)
-        return [Stack(x, coefficients(x, V)) for x, V in zip(this.layout.stack(vectors), this.V, strict=True)]
+        with in_own_dtypes():
+            return [Stack(x, coefficients(x, V)) for x, V in zip(this.layout.stack(vectors), this.V, strict=True)]
 
     @property
     def loops(self) -> str | None:
@@ -326,11 +326,11 @@ class GroupedSplit:
         present = {name: V for name, V in self._rows().items() if name in vectors}
         return GroupedSplit(present, self.rule)
 
-    @in_own_dtypes()
     def grams(self) -> list[Float[Tensor, "m k k"]]:
         """V Vᵀ of each module: the identity, but for rows that are zero and for rounding; computed once."""
         if self._grams is None:
-            self._grams = [torch.bmm(V, V.mT) for V in self.V]
+            with in_own_dtypes():
+                self._grams = [torch.bmm(V, V.mT) for V in self.V]
         return self._grams
 
     def _rows(self) -> dict[str, Tensor]:
@@ -351,4 +351,5 @@ class GroupedSplit:
 def _padded(rows: list[Tensor], dtype: torch.dtype) -> Tensor:
     """Bases (k_i, r) -> (m, max k_i, r), with zero rows at the end, which remove nothing."""
     most = max(V.shape[0] for V in rows)
-    return torch.stack([torch.cat([V, V.new_zeros(most - V.shape[0], V.shape[1])]).to(dtype) for V in rows])
+    with in_own_dtypes():
+        return torch.stack([torch.cat([V, V.new_zeros(most - V.shape[0], V.shape[1])]).to(dtype) for V in rows])

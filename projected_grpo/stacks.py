@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from projected_grpo.errors import DeviceMismatchError, DTypeMismatchError, ShapeMismatchError
+from projected_grpo.norms import in_own_dtypes
 
 Stacks = tuple[Tensor, ...] | list[Tensor]  # one (m, r) for each group of a layout, in its order
 
@@ -104,7 +105,8 @@ class Layout:
             ShapeMismatchError, DTypeMismatchError, DeviceMismatchError: names the first vector that does not fit.
         """
         places = [None] * len(self.groups) if out is None else out
-        return [group.stack(vectors, place) for group, place in zip(self.groups, places, strict=True)]
+        with in_own_dtypes():
+            return [group.stack(vectors, place) for group, place in zip(self.groups, places, strict=True)]
 
     def rows(self, stacks: Iterable[Tensor]) -> dict[str, Tensor]:
         """Module → its row (r,), a view."""
