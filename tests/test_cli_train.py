@@ -116,8 +116,9 @@ def test_ctrl_c_and_a_termination_stop_after_the_step(tmp_path, capsys, number):
     steps = sum(entry.event == "step" for entry in read(log))
     assert 3 <= steps < 60
     assert [path.name for path in (place / "checkpoints").iterdir()].count(f"step-{steps:06d}") == 1
-    assert main(["train", "--resume", str(place)]) == 0
-    assert f": 60 of 60 steps, {steps} of them earlier, in " in capsys.readouterr().out.splitlines()[-1]
+    if number == signal.SIGTERM:  # once is enough
+        assert main(["train", "--resume", str(place)]) == 0
+        assert f": 60 of 60 steps, {steps} of them earlier, in " in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_finished_run_resumes_to_its_report(tmp_path, capsys):
