@@ -31,7 +31,7 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 @contextmanager
 def in_own_dtypes() -> Iterator[None]:
-    """A block, or a function that it decorates, in which everything is computed in the dtypes of its operands.
+    """A block, or a function that it decorates, in which autocast is off on the CPU and on CUDA.
 
     Training loops may have their step inside `torch.autocast`, where products with V would be taken in a half type, so
     that a part along V stays. Gradients that flow through the block are the caller's: it ends before they do.
