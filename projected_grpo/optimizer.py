@@ -33,10 +33,11 @@ from projected_grpo.gradients import Found, drop_on_arrival, find, lent
 from projected_grpo.norms import global_norm, in_own_dtypes, plain_norm, trusted
 from projected_grpo.preconditions import check_base, check_finite
 from projected_grpo.probes import MeasureOnce
-from projected_grpo.progress import Progress, at_the_start, check_untouched, stacked, write
+from projected_grpo.progress import Progress, at_the_start, stacked
 from projected_grpo.routing import Intervention, Routing, Space
 from projected_grpo.split import DEFAULT_RULE, GroupedSplit, SplitRule
 from projected_grpo.stacks import Layout, Stacks
+from projected_grpo.vector_set import VectorSet
 from projected_grpo.vectors import VectorSource
 from projected_grpo.wrapper import Wrapper
 
@@ -104,10 +105,10 @@ class RoutedOptimizer(Wrapper):
         )
         self.vectors = vectors_of(vectors)
         self._source = vectors
-        self._deployed = {name: pair.deployed for name, pair in self.vectors.items()}
-        self._quarantine = {name: p for name, pair in self.vectors.items() if (p := pair.quarantine) is not None}
-        self._routed = {id(vector) for vector in (*self._deployed.values(), *self._quarantine.values())}
+        self._routed = {id(vector) for pair in self.vectors.values() for vector in pair if vector is not None}
         self._layout: Layout
+        self._deployed: VectorSet
+        self._quarantine: VectorSet
         self._progress: Progress | None = None
         self._record: StepRecord | None = None
         self._interrupted = False
@@ -176,18 +177,18 @@ class RoutedOptimizer(Wrapper):
             OutsideWriteError: one was cast or moved, where the next step would overwrite it.
         """
         if not self.routing.moves_the_point:
-            return (self._layout.stack(self._deployed), self._layout.stack(self._quarantine)), None
+            return (self._deployed.stack(), self._quarantine.stack()), None
         try:
-            changed = progress.changed(self._layout, self._deployed, self._quarantine)
-            quarantine = progress.quarantine or self._layout.stack(self._quarantine)
+            changed = progress.changed(self._deployed, self._quarantine)
+            quarantine = progress.quarantine or self._quarantine.stack()
         except ProjectedGRPOError:
             self._check_untouched(progress)
             raise
         return (progress.deployed, quarantine), changed
 
     def _check_untouched(self, progress: Progress) -> None:
-        check_untouched(progress.deployed, self._layout, self._deployed, "deployed")
-        check_untouched(progress.quarantine, self._layout, self._quarantine, "quarantine")
+        self._deployed.check_untouched(progress.deployed)
+        self._quarantine.check_untouched(progress.quarantine)
 
     def _norm(
         self, g: Stacks, found: Found, progress: Progress, changed: Bool[Tensor, ""] | None
@@ -237,11 +238,11 @@ class RoutedOptimizer(Wrapper):
         if not self.routing.moves_the_point:
             self.base.step()
             return replace(progress, memory=fed.memory)
-        write(self._deployed, progress.point, self._layout)
+        self._deployed.write(progress.point)
         self.base.step()
-        progress = progress.moved_to(self._layout.stack(self._deployed), self._split, self.routing)
-        write(self._deployed, progress.deployed, self._layout)
-        write(self._quarantine, progress.quarantine, self._layout)
+        progress = progress.moved_to(self._deployed.stack(), self._split, self.routing)
+        self._deployed.write(progress.deployed)
+        self._quarantine.write(progress.quarantine)
         return progress
 
     @contextmanager
@@ -250,8 +251,8 @@ class RoutedOptimizer(Wrapper):
             yield
         except BaseException:
             self._interrupted = True
-            write(self._deployed, deployed, self._layout)
-            write(self._quarantine, quarantine, self._layout)
+            self._deployed.write(deployed)
+            self._quarantine.write(quarantine)
             raise
 
     def _check_whole(self) -> None:
@@ -282,7 +283,11 @@ class RoutedOptimizer(Wrapper):
         """Puts a basis in force, and what is kept between steps into the order of its modules."""
         named = None if self._progress is None else self._progress.named(self._layout)
         self._split = GroupedSplit(basis, self.routing.rule)
-        self._layout = Layout(self._deployed, leading=self._split.layout.names)
+        deployed = {name: pair.deployed for name, pair in self.vectors.items()}
+        quarantine = {name: p for name, pair in self.vectors.items() if (p := pair.quarantine) is not None}
+        self._layout = Layout(deployed, leading=self._split.layout.names)
+        self._deployed = VectorSet("deployed", deployed, self._layout, self._split.V)
+        self._quarantine = VectorSet("quarantine", quarantine, self._layout, self._split.V)
         self._progress = None if named is None else stacked(self._layout, named)
         self.basis = basis
 
@@ -297,10 +302,12 @@ class RoutedOptimizer(Wrapper):
             return Diagnostics()
         layout, written = self._layout, self._progress
         if self._record.split is not self._split:  # a refresh has come since
-            layout, written = Layout(self._deployed, leading=self._record.split.layout.names), None
+            layout, written = Layout(self._deployed.vectors, leading=self._record.split.layout.names), None
         deployed = written.deployed if written else ()
         quarantine = written.quarantine if written else ()
-        return self._record.read(deployed or layout.stack(self._deployed), quarantine or layout.stack(self._quarantine))
+        return self._record.read(
+            deployed or layout.stack(self._deployed.vectors), quarantine or layout.stack(self._quarantine.vectors)
+        )
 
     @property
     def loops(self) -> str | None:

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor, nn
+from torch import Tensor
 
-from projected_grpo.errors import OutsideWriteError
 from projected_grpo.posthoc import combined
 from projected_grpo.routing import Routing
 from projected_grpo.split import GroupedSplit
 from projected_grpo.stacks import Layout, Stacks
+from projected_grpo.vector_set import VectorSet
 from projected_grpo.vectors import VectorPair
 
 Values = dict[str, Tensor]  # module → (r,)
@@ -60,23 +60,17 @@ class Progress:
         """Where training stands when its axes are replaced by others, of which nothing has been seen."""
         return replace(self, memory={})
 
-    def changed(
-        self, layout: Layout, deployed: Mapping[str, Tensor], quarantine: Mapping[str, Tensor]
-    ) -> Bool[Tensor, ""]:
+    def changed(self, deployed: VectorSet, quarantine: VectorSet) -> Bool[Tensor, ""]:
         """Whether vectors differ from what the last step wrote, or are NaN.
 
         Raises ShapeMismatchError, DTypeMismatchError or DeviceMismatchError for one that was cast or moved.
         """
-        scratch, extremes = [torch.empty_like(stack) for stack in self.deployed], list[Tensor]()
-        for written, vectors in ((self.deployed, deployed), (self.quarantine, quarantine)):
-            if written:
-                # The extremes of the difference: on a CPU a third of the time of a comparison entry by entry.
-                differences = _less(written, layout.stack(vectors, out=scratch))
-                extremes += [extreme for difference in differences for extreme in torch.aminmax(difference)]
+        scratch = [torch.empty_like(stack) for stack in self.deployed]
         # Asked of each dtype by itself: in a coarser one a small difference is none.
         alike: defaultdict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
-        for extreme in extremes:
-            alike[extreme.dtype, extreme.device].append(extreme)
+        for written, vectors in ((self.deployed, deployed), (self.quarantine, quarantine)):
+            for difference in vectors.differences(written, scratch) if written else ():
+                alike[difference.dtype, difference.device].append(difference)
         differ = [torch.stack(same).ne(0).any() for same in alike.values()]
         if len(differ) > 1:
             return torch.stack([each.to(differ[0].device) for each in differ]).any()
@@ -112,28 +106,3 @@ def at_the_start(vectors: Mapping[str, VectorPair], layout: Layout, routing: Rou
         {n: pair.quarantine.detach() for n, pair in vectors.items() if pair.quarantine is not None}
     )
     return Progress(start, layout.stack({n: combined(pair) for n, pair in vectors.items()}), start, quarantine)
-
-
-def write(vectors: Mapping[str, nn.Parameter], values: Stacks, layout: Layout) -> None:
-    """Writes stacks of values to the vectors that there are; nothing where there are no stacks."""
-    rows = (row for stack in values for row in stack.unbind())
-    pairs = [(vectors[name], row) for name, row in zip(layout.names, rows, strict=False) if name in vectors]
-    if pairs:
-        torch._foreach_copy_([vector for vector, _ in pairs], [row for _, row in pairs])
-
-
-def check_untouched(written: Stacks, layout: Layout, vectors: Mapping[str, nn.Parameter], role: str) -> None:
-    """Refuses vectors that the next step would overwrite although they aren't what the last one wrote; NaN equals NaN.
-
-    Raises:
-        OutsideWriteError: names the first such vector.
-    """
-    for name, value in layout.rows(written).items() if written else ():
-        now = vectors[name]
-        kind = (now.shape, now.dtype, now.device) == (value.shape, value.dtype, value.device)
-        if not kind or not torch.allclose(value, now, rtol=0, atol=0, equal_nan=True):
-            raise OutsideWriteError(
-                f"{name}: something other than the optimizer has changed, cast or moved the {role} vector since "
-                "its last step or the state that was loaded, and the next step would undo that; load the vectors "
-                "and the optimizer's state of one checkpoint, or build a new optimizer on the vectors as they are."
-            )

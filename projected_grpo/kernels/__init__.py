@@ -135,7 +135,7 @@ def split(
     kept, removed = g if in_place else torch.empty_like(g), torch.empty_like(g)
     passes = torch.empty(0, 0, dtype=torch.bool) if open is None else open
     arrays = [each.numpy() for each in (g, V, passes, c, removed, kept)]
-    _loops().split(*arrays, one_sided, strength, in_place)
+    loops().split(*arrays, one_sided, strength, in_place)
     return kept, removed, c
 
 
@@ -151,7 +151,7 @@ def look_along(
     m, k, _ = V.shape
     c, squares, off = V.new_empty(m, len(vectors), k), V.new_empty(m, len(vectors)), V.new_empty(m)
     arrays = [each.numpy() for each in (V, c, squares, off)]
-    _loops().look_along(tuple(x.numpy() for x in vectors), *arrays, off_basis_of)
+    loops().look_along(tuple(x.numpy() for x in vectors), *arrays, off_basis_of)
     return c, squares.sqrt_(), off
 
 
@@ -170,7 +170,7 @@ def _checked(choice: str, where: str) -> Choice:
     return cast(Choice, choice)
 
 
-def _loops() -> ModuleType:
+def loops() -> ModuleType:
     """The compiled loops, for who has asked `serve`."""
     compiled = _compiled()
     assert compiled is not None, "kernels.serve said no"

@@ -9,7 +9,8 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from numba import njit
+from numba import carray, njit, types
+from numba.extending import intrinsic
 
 VERSION = numba.__version__
 IN_ORDER = {"nogil": True, "error_model": "numpy"}
@@ -79,3 +80,41 @@ def look_along(vectors, V, c, squares, off, off_basis_of):
             for i in range(r):
                 rest[i] -= c[a, off_basis_of, j] * V[a, j, i]
         off[a] = _sum_of_sizes(rest)
+
+
+@intrinsic
+@no_type_check
+def _pointer(typing_context, address, like):
+    """A pointer to entries like those of an array."""
+    pointer = types.CPointer(like.dtype)
+
+    def lower(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+    return pointer(address, like), lower
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def differ(addresses, values):
+    """See `memory.Memory.differs`."""
+    m, r = values.shape
+    for a in range(m):
+        x = carray(_pointer(addresses[a], values), (r,))
+        others = 0
+        for i in range(r):
+            others += x[i] != values[a, i]
+        if others:
+            return True
+    return False
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def write(addresses, values):
+    """See `memory.Memory.write`."""
+    m, r = values.shape
+    for a in range(m):
+        x = carray(_pointer(addresses[a], values), (r,))
+        for i in range(r):
+            x[i] = values[a, i]

@@ -1,0 +1,63 @@
+"""Vectors of many modules, compared and written where they lie: by torch it is a call for each, of a microsecond."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from projected_grpo import kernels
+
+
+class Memory:
+    """Where m vectors (r,) lie, of which the loops know the addresses alone.
+
+    Others may give a vector other memory at any time, by a cast, a move or `.data =`, and nobody is told. What lies at
+    the old address then is its affair; but it lies there as long as this object lives, which holds on to it. So no
+    other tensor can get the address, and a vector that has it has that memory.
+
+    Arguments:
+        vectors: dense, of float32 or float64, on a CPU.
+    """
+
+    def __init__(self, vectors: Sequence[Tensor]) -> None:
+        self._vectors = vectors
+        self._held = [vector.detach() for vector in vectors]
+        self._seen = {(vector.dtype, vector.nbytes, vector.is_contiguous()) for vector in vectors}
+        self._addresses = _addresses(vectors)
+        self._array = torch.tensor(self._addresses, dtype=torch.int64).numpy()
+
+    @classmethod
+    def of(cls, vectors: Sequence[Tensor | None], like: Tensor) -> "Memory | None":
+        """That of vectors whose values would be (m, r); None unless it is as the loops want it."""
+        placed = [vector for vector in vectors if vector is not None and _plain(vector)]
+        alike = {(vector.shape, vector.dtype, vector.device) for vector in placed}
+        served = len(placed) == len(vectors) and alike == {(like.shape[1:], like.dtype, like.device)}
+        return cls(placed) if served else None
+
+    def is_theirs(self) -> bool:
+        """Whether the vectors still lie there."""
+        return _addresses(self._vectors) == self._addresses
+
+    def is_read_as_it_was(self) -> bool:
+        """Whether the vectors see their memory as they did; several times as long as `is_theirs`."""
+        seen = {(vector.dtype, vector.nbytes, vector.is_contiguous()) for vector in self._vectors}
+        return seen == self._seen
+
+    def differs(self, values: Tensor) -> bool:
+        """Whether a vector is not what the values (m, r) say, or is NaN."""
+        return bool(kernels.loops().differ(self._array, values.numpy()))
+
+    def write(self, values: Tensor) -> None:
+        """Writes the values (m, r) to the vectors, as an operation in place does: autograd is told."""
+        kernels.loops().write(self._array, values.numpy())
+        torch.autograd.graph.increment_version(self._vectors)
+
+
+def _addresses(vectors: Sequence[Tensor]) -> list[int]:
+    return [vector.data_ptr() for vector in vectors]
+
+
+def _plain(x: Tensor) -> bool:
+    kind = type(x) in (Tensor, Parameter) and not x.is_inference()
+    return kind and x.is_cpu and x.dtype in (torch.float32, torch.float64) and x.is_contiguous() and not x.is_neg()

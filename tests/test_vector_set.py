@@ -1,0 +1,224 @@
+"""Vectors read and written as a set: the same by torch and where they lie, and never where they no longer are."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from routed_toys import make_pairs, routed, take
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from projected_grpo import kernels
+from projected_grpo.errors import OutsideWriteError, ProjectedGRPOError
+from projected_grpo.kernels import use_kernels
+from projected_grpo.kernels.memory import Memory
+from projected_grpo.stacks import Layout, Stacks
+from projected_grpo.vector_set import VectorSet
+
+COVERED = {"a": 5, "b": 5, "c": 3}  # r of modules that have rows; d has none
+MODULES = {**COVERED, "d": 5}
+compiled = pytest.mark.skipif(kernels.version() is None, reason="numba is not there")
+
+
+@pytest.fixture(params=["off", pytest.param("on", marks=compiled)])
+def choice(request: pytest.FixtureRequest) -> Iterator[str]:
+    with use_kernels(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often vectors were compared or written where they lie."""
+    ran: Counter[str] = Counter()
+
+    def counting(name: str) -> Callable[[Memory, Tensor], object]:
+        original = getattr(Memory, name)
+
+        def count(memory: Memory, values: Tensor) -> object:
+            ran[name] += 1
+            return original(memory, values)
+
+        return count
+
+    for name in ("differs", "write"):
+        monkeypatch.setattr(Memory, name, counting(name))
+    return ran
+
+
+def vector_set(dtype: torch.dtype = torch.float32, missing: str = "") -> VectorSet:
+    vectors = {name: nn.Parameter(torch.zeros(r, dtype=dtype)) for name, r in MODULES.items()}
+    layout = Layout(vectors, leading=COVERED)
+    V = [torch.ones(len(group.names), 2, group.r, dtype=dtype) for group in layout.groups[:2]]
+    return VectorSet("deployed", {name: v for name, v in vectors.items() if name != missing}, layout, V)
+
+
+def drawn(like: VectorSet, seed: int = 0) -> Stacks:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(stack.shape, generator=generator).to(stack.dtype) for stack in like.stack()]
+
+
+def write(vectors: VectorSet, values: Stacks) -> None:
+    with torch.no_grad():
+        vectors.write(values)
+
+
+def differ(vectors: VectorSet, values: Stacks) -> bool:
+    with torch.no_grad():
+        found = vectors.differences(values, [torch.empty_like(value) for value in values])
+    assert all(number.shape == () for number in found)
+    return any(float(number) != 0 for number in found)
+
+
+def served(choice: str, calls: Counter[str], name: str) -> bool:
+    """Whether the loops did it for the two groups that have rows, if they were to."""
+    return calls[name] == 2 if choice == "on" else not calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_written_is_read_back_and_any_change_is_seen(
+    choice: str, dtype: torch.dtype, calls: Counter[str]
+) -> None:
+    vectors = vector_set(dtype)
+    values = drawn(vectors)
+    versions = {name: vector._version for name, vector in vectors.vectors.items()}
+    write(vectors, values)
+    assert served(choice, calls, "write")
+    assert all(torch.equal(a, b) for a, b in zip(vectors.stack(), values, strict=True))
+    assert all(vector._version == versions[name] + 1 for name, vector in vectors.vectors.items())
+    calls.clear()
+    assert not differ(vectors, values)
+    assert served(choice, calls, "differs")
+    for name, vector in vectors.vectors.items():
+        for changed in (torch.nextafter(vector.data[1], torch.tensor(9, dtype=dtype)), float("nan")):
+            kept = vector.data[1].clone()
+            vector.data[1] = changed
+            assert differ(vectors, values), name
+            vector.data[1] = kept
+    assert not differ(vectors, values)
+
+
+def test_autograd_is_told_of_a_write(choice: str) -> None:
+    vectors = vector_set()
+    product = vectors.vectors["a"].square().sum()
+    write(vectors, drawn(vectors))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_a_module_without_a_vector_is_zero_and_its_group_is_torchs(choice: str, calls: Counter[str]) -> None:
+    vectors = vector_set(missing="b")
+    values = drawn(vectors)
+    write(vectors, values)
+    assert calls["write"] == (choice == "on")  # of c alone
+    for name, value in zip(("a", "b", "c", "d"), (row for stack in values for row in stack), strict=True):
+        if name != "b":
+            assert torch.equal(vectors.vectors[name].detach(), value)
+    assert not vectors.stack()[0][1].any()
+
+
+def test_other_memory_is_found_and_the_old_is_left_alone(choice: str, calls: Counter[str]) -> None:
+    vectors = vector_set()
+    write(vectors, drawn(vectors))
+    old = {name: vector.data for name, vector in vectors.vectors.items()}
+    was = {name: value.clone() for name, value in old.items()}
+    for name, vector in vectors.vectors.items():
+        vector.data = old[name].clone()
+    assert not differ(vectors, drawn(vectors))
+    for vector in vectors.vectors.values():
+        vector.data = vector.data.clone()
+    write(vectors, drawn(vectors, seed=1))
+    assert all(torch.equal(a, b) for a, b in zip(vectors.stack(), drawn(vectors, seed=1), strict=True))
+    assert all(torch.equal(old[name], was[name]) for name in old)
+    assert calls["write"] == (4 if choice == "on" else 0)
+
+
+def test_memory_is_kept_for_as_long_as_it_is_written_to_by_address() -> None:
+    """Else another tensor could get the address, and an old vector be taken for it."""
+    vector = nn.Parameter(torch.zeros(7))
+    memory = Memory.of([vector], torch.empty(1, 7))
+    storage = vector.untyped_storage()._weak_ref()
+    vector.data = torch.zeros(7)
+    assert memory is not None
+    assert not memory.is_theirs()
+    assert not torch.UntypedStorage._expired(storage)
+    del memory
+    assert torch.UntypedStorage._expired(storage)
+    torch.UntypedStorage._free_weak_ref(storage)
+
+
+def _shorter(x: Tensor) -> Tensor:
+    return x[:2]
+
+
+def _of_another_kind(x: Tensor) -> Tensor:
+    return x.view(torch.int32)
+
+
+@pytest.mark.parametrize("how", [_shorter, _of_another_kind, Tensor.double, Tensor.half])
+def test_a_vector_that_was_cast_is_refused_wherever_it_lies(choice: str, how: Callable[[Tensor], Tensor]) -> None:
+    vectors = vector_set()
+    values = drawn(vectors)
+    write(vectors, values)
+    vector = vectors.vectors["b"]
+    vector.requires_grad_(requires_grad=False).data = how(vector.data)
+    with pytest.raises(ProjectedGRPOError, match="b: the vector is"):
+        differ(vectors, values)
+    with pytest.raises(OutsideWriteError, match=r"^b: .* the deployed vector"):
+        vectors.check_untouched(values)
+
+
+def test_a_vector_that_is_read_in_another_order_is_not_what_was_written(choice: str) -> None:
+    vectors = vector_set()
+    values = drawn(vectors)
+    write(vectors, values)
+    vector = vectors.vectors["b"]
+    vector.data = vector.data.as_strided(vector.shape, (0,))
+    assert differ(vectors, values)
+
+
+class Watching(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen[func.name()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@compiled
+def test_whoever_watches_torch_sees_what_is_written(calls: Counter[str]) -> None:
+    vectors = vector_set()
+    values = drawn(vectors)
+    with use_kernels("on"), Watching() as mode:
+        write(vectors, values)
+        assert not differ(vectors, values)
+    assert not calls
+    assert mode.seen["aten::_foreach_copy_"] == 1
+
+
+@compiled
+def test_vectors_that_keep_no_version_are_torchs(calls: Counter[str]) -> None:
+    with torch.inference_mode():
+        vectors = vector_set()
+    with use_kernels("on"), torch.inference_mode():
+        vectors.write(drawn(vectors))
+    assert not calls
+    ordinary = vector_set()
+    with use_kernels("on"), torch.inference_mode():
+        ordinary.write(values := [value.clone() for value in drawn(ordinary)])
+        assert all(torch.equal(a, b) for a, b in zip(ordinary.stack(), values, strict=True))
+
+
+@compiled
+def test_a_step_compares_and_writes_where_the_vectors_lie(calls: Counter[str]) -> None:
+    pairs = make_pairs()
+    optimizer = routed(pairs)
+    with use_kernels("on"):
+        take(optimizer, pairs, range(1))
+        calls.clear()
+        take(optimizer, pairs, range(1, 2))
+    groups = len(optimizer._split.V)
+    assert calls == {"differs": 2 * groups, "write": 3 * groups}
