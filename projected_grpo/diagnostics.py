@@ -20,14 +20,15 @@ that is seen, through what is dropped there and kept here:
 """
 
 import math
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from projected_grpo.along import look_along
+from projected_grpo.along import look, together
+from projected_grpo.kernels import Look
 from projected_grpo.norms import global_norm, lengths, plain_lengths, trusted
 from projected_grpo.split import GroupedSplit, Stack
 from projected_grpo.stacks import Stacks
@@ -119,6 +120,7 @@ class StepRecord:
     before: Stacks  # deployed, before the step
     start: Stacks  # deployed, before the first step
     point: Stacks  # the optimizer's own, where it keeps what is dropped; else empty
+    looks: Sequence[Look | None]  # what the step has seen of each stack on its way, in place of looking at it later
 
     def read(self, deployed: Stacks, quarantine: Stacks) -> Diagnostics:
         """Computes everything, with one synchronisation; the vectors (m, r) are those after the step.
@@ -128,8 +130,8 @@ class StepRecord:
         stacks = [*zip(range(len(self.split.V)), deployed, quarantine, strict=False)]
         home = self.norm_pre_clip.device
         for careful in (False, True):
-            looked_at = (self._looked_at(*each) for each in stacks)  # one after another, for they take memory
-            c, norms, off = look_along(looked_at, self.split.V, off_basis_of=DISPLACEMENT, careful=careful, home=home)
+            looks = (self._look(*each, careful=careful) for each in stacks)  # one after another, for they take memory
+            c, norms, off = together(looks, careful=careful, home=home)
             d, q = c[DISPLACEMENT], c[QUARANTINE]
             numbers = {
                 "pre-clip": self.norm_pre_clip, "post-clip": self.norm_post_clip, **self._ahead(deployed),
@@ -161,10 +163,14 @@ class StepRecord:
             windup=_quotient(number["point"], number["displacement"]) if self.point else None,
         )
 
-    def _looked_at(self, group: int, deployed: Tensor, quarantine: Tensor) -> list[Float[Tensor, "m r"]]:
-        """Whatever is looked at along the basis, so that V is read once for all of it."""
+    def _look(self, group: int, deployed: Tensor, quarantine: Tensor, *, careful: bool) -> Look:
+        """At whatever is looked at along the basis."""
+        seen = self.looks[group] if self.looks else None
+        if seen is not None and not careful:
+            return seen
         vectors = [self.g[group], self.before[group] - deployed, self.start[group] - deployed, quarantine]
-        return [*vectors, self.fed[group]] if self.fed else vectors
+        looked_at = [*vectors, self.fed[group]] if self.fed else vectors
+        return look(looked_at, self.split.V[group], off_basis_of=DISPLACEMENT, careful=careful)
 
     def _ahead(self, deployed: Stacks) -> dict[str, Float[Tensor, ""]]:
         """How far the optimizer's point and the deployed vectors have come, over all modules, where they differ."""

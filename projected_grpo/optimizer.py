@@ -30,6 +30,7 @@ from projected_grpo.clip import ClipPolicy, Fed, clip_factor, clip_unsplit, spli
 from projected_grpo.diagnostics import Diagnostics, StepRecord
 from projected_grpo.errors import InterruptedStepError, ProjectedGRPOError
 from projected_grpo.gradients import Found, drop_on_arrival, find, lent
+from projected_grpo.kernels import Look
 from projected_grpo.norms import global_norm, in_own_dtypes, plain_norm, trusted
 from projected_grpo.preconditions import check_base, check_finite
 from projected_grpo.probes import MeasureOnce
@@ -111,6 +112,7 @@ class RoutedOptimizer(Wrapper):
         self._quarantine: VectorSet
         self._progress: Progress | None = None
         self._record: StepRecord | None = None
+        self._looked_at = False
         self._interrupted = False
         self._measured = MeasureOnce()
         self.refresh(basis)
@@ -161,11 +163,22 @@ class RoutedOptimizer(Wrapper):
             # Copies, for base may write into its own.
             seen = [stack.clone() for stack in fed.deployed[:covered]] if splits_g else []
             with self._vectors_kept_on_failure(*before), lent(found.loans(fed, self._layout)):
-                self._progress = self._stepped(progress, fed)
+                # Whoever has looked at the last step will look at this one.
+                self._progress, looks = self._stepped(progress, fed, g if self._looked_at else [])
+            self._looked_at = False
             # Under route the point is the sum of both vectors, which is no windup.
             hidden = self._progress.point if self.routing.intervention == "erase" else []
             self._record = StepRecord(
-                self._split, g, seen, norm, norm_fed, frozenset(found.g), before[0], progress.start, hidden
+                self._split,
+                g,
+                seen,
+                norm,
+                norm_fed,
+                frozenset(found.g),
+                before[0],
+                progress.start,
+                hidden,
+                looks,
             )
         return loss
 
@@ -233,17 +246,20 @@ class RoutedOptimizer(Wrapper):
             check_finite(found.g, others, norm_fed)
         return fed, norm_fed
 
-    def _stepped(self, progress: Progress, fed: Fed) -> Progress:
-        """Base steps once: where the vectors are, or at the point, whose parts are then written to them."""
+    def _stepped(self, progress: Progress, fed: Fed, g: Stacks) -> tuple[Progress, list[Look | None]]:
+        """Base steps once: where the vectors are, or at the point, whose parts are then written to them.
+
+        g: see `Progress.moved_to`.
+        """
         if not self.routing.moves_the_point:
             self.base.step()
-            return replace(progress, memory=fed.memory)
+            return replace(progress, memory=fed.memory), []
         self._deployed.write(progress.point)
         self.base.step()
-        progress = progress.moved_to(self._deployed.stack(), self._split, self.routing)
+        progress, looks = progress.moved_to(self._deployed.stack(), self._split, self.routing, g)
         self._deployed.write(progress.deployed)
         self._quarantine.write(progress.quarantine)
-        return progress
+        return progress, looks
 
     @contextmanager
     def _vectors_kept_on_failure(self, deployed: Stacks, quarantine: Stacks) -> Iterator[None]:
@@ -300,6 +316,7 @@ class RoutedOptimizer(Wrapper):
         """
         if self._record is None:
             return Diagnostics()
+        self._looked_at = True
         layout, written = self._layout, self._progress
         if self._record.split is not self._split:  # a refresh has come since
             layout, written = Layout(self._deployed.vectors, leading=self._record.split.layout.names), None

@@ -14,14 +14,18 @@ what was dropped (windup):
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from projected_grpo import kernels
+from projected_grpo.kernels import Look
 from projected_grpo.posthoc import combined
 from projected_grpo.routing import Routing
-from projected_grpo.split import GroupedSplit
+from projected_grpo.split import GroupedSplit, fastest_split
 from projected_grpo.stacks import Layout, Stacks
 from projected_grpo.vector_set import VectorSet
 from projected_grpo.vectors import VectorPair
@@ -39,22 +43,55 @@ class Progress:
     quarantine: Stacks  # as the last step wrote them; empty under erase
     memory: Values = field(default_factory=dict)  # module → (k,): of the predictable gate; empty before it saw anything
 
-    def moved_to(self, point: Stacks, split: GroupedSplit, routing: Routing) -> "Progress":
-        """Splits how far the point has come; writes nothing yet."""
-        by_update = routing.space == "update"
-        came = torch._foreach_sub(self.point if by_update else self.start, point)
-        covered = len(split.V)
-        # Each result takes the place of what it is made of: new memory for each would cost as much as the arithmetic.
-        parts, memory = split.of_stacks(came[:covered], self.memory, in_place=True)
-        kept = [*(part.kept for part in parts), *came[covered:]]
-        deployed = _less(self.deployed if by_update else self.start, kept)
+    def moved_to(
+        self, point: Stacks, split: GroupedSplit, routing: Routing, g: Stacks = ()
+    ) -> tuple["Progress", list[Look | None]]:
+        """Splits how far the point has come; writes nothing yet.
+
+        Arguments:
+            point: where the base optimizer has moved it.
+            g: the accumulated gradients, if diagnostics will look at the step. What the compiled loops see of each
+                stack while they have V at hand is returned; None for those that they don't serve.
+        """
+        means = split.means(self.memory)
+        parts = [
+            self._part_moved_to(to, group, split, routing, None if mean is None else mean > 0, g)
+            for group, (to, mean) in enumerate(zip_longest(point, means))
+        ]
+        coefficients = [part.coefficients for part in parts if part.coefficients is not None]
+        memory = split.remembered(self.memory, means, coefficients)
+        deployed = [part.deployed for part in parts]
+        quarantine = [part.quarantine for part in parts if part.quarantine is not None]
         if routing.retained < 1:
             point = torch._foreach_lerp(deployed, point, routing.retained)
-        if not self.quarantine:
-            return Progress(self.start, point, deployed, [], memory)
-        removed = [*(part.removed for part in parts), *(torch.zeros_like(stack) for stack in came[covered:])]
-        quarantine = _less(self.quarantine, removed) if by_update else [stack.neg_() for stack in removed]
-        return Progress(self.start, point, deployed, quarantine, memory)
+        looks = [part.look for part in parts[: len(split.V)]]
+        return Progress(self.start, point, deployed, quarantine, memory), looks
+
+    def _part_moved_to(
+        self, point: Tensor, group: int, split: GroupedSplit, routing: Routing, open: Tensor | None, g: Stacks
+    ) -> "_Moved":
+        by_update, routes, rule = routing.space == "update", bool(self.quarantine), split.rule
+        origin, base = (self.point, self.deployed) if by_update else (self.start, self.start)
+        held = self.quarantine[group] if by_update and routes else None
+        V = split.V[group] if group < len(split.V) else None
+        stacks = [origin[group], point, base[group], *([] if held is None else [held]), *([g[group]] if g else [])]
+        if V is not None and not rule.preserve_magnitude and kernels.serve(V, stacks):
+            look_at = (g[group], self.deployed[group], self.start[group]) if g and routes else None
+            return _Moved(*kernels.move(
+                origin[group], point, V, base=base[group], held=held, routes=routes,
+                one_sided=rule.gate == "one_sided", strength=rule.strength, open=open, look_at=look_at,
+            ))  # fmt: skip
+        # Each result takes the place of what it is made of: new memory for each would cost as much as the arithmetic.
+        came = origin[group] - point
+        if V is None:
+            kept, removed, c = came, torch.zeros_like(came), None
+        else:
+            kept, removed, c = fastest_split(came, V, rule, open=open, in_place=True)
+        deployed = torch.sub(base[group], kept, out=kept)
+        if not routes:
+            return _Moved(deployed, None, c, None)
+        quarantine = removed.neg_() if held is None else torch.sub(held, removed, out=removed)
+        return _Moved(deployed, quarantine, c, None)
 
     def forgetting(self) -> "Progress":
         """Where training stands when its axes are replaced by others, of which nothing has been seen."""
@@ -84,9 +121,13 @@ class Progress:
         return {**copies, "memory": {name: means.clone() for name, means in self.memory.items()}}
 
 
-def _less(a: Stacks, b: Stacks) -> Stacks:
-    """a - b, written over b."""
-    return [torch.sub(x, y, out=y) for x, y in zip(a, b, strict=True)]
+class _Moved(NamedTuple):
+    """The parts of one stack (m, r)."""
+
+    deployed: Tensor
+    quarantine: Tensor | None  # None under erase
+    coefficients: Tensor | None  # (m, k) of the split; None where there are no rows
+    look: Look | None
 
 
 def stacked(layout: Layout, named: Mapping[str, Mapping[str, Tensor]]) -> Progress:

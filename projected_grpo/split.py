@@ -30,7 +30,7 @@ Nothing overflows unless an entry of a part has no representation itself, as in 
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, NamedTuple, get_args
@@ -283,25 +283,47 @@ class GroupedSplit:
 
         Raises SettingError for the gate predictable without a memory.
         """
+        means = self.means(memory)
+        parts = [
+            fastest_split(g, V, self.rule, open=None if mean is None else mean > 0, in_place=in_place)
+            for g, V, mean in zip(stacks, self.V, means, strict=True)
+        ]
+        return parts, self.remembered(memory, means, [part.coefficients for part in parts], seen)
+
+    def means(self, memory: Mapping[str, Tensor] | None) -> list[Float[Tensor, "_ _"] | None]:
+        """What the gate remembers, for each group; zeros where it saw nothing, and below each module's k. None for a
+        gate that goes by the coefficients alone.
+
+        Raises SettingError for the gate predictable without a memory.
+        """
         if not self.rule.remembers:
-            parts = [fastest_split(g, V, self.rule, in_place=in_place) for g, V in zip(stacks, self.V, strict=True)]
-            return parts, dict(memory or {})
+            return [None] * len(self.V)
         if memory is None:
             raise SettingError(
                 f"The gate {self.rule.gate} looks at earlier steps, and there are none here; use another gate."
             )
-        means = self._means(memory)
-        parts = [
-            fastest_split(g, V, self.rule, open=mean > 0, in_place=in_place)
-            for g, V, mean in zip(stacks, self.V, means, strict=True)
-        ]
-        after = [DECAY * m + (1 - DECAY) * part.coefficients for m, part in zip(means, parts, strict=True)]
+        found: list[Tensor | None] = []
+        for group, V in zip(self.layout.groups, self.V, strict=True):
+            unseen = V.new_zeros(k := V.shape[1])
+            rows = [memory.get(name, unseen) for name in group.names]
+            found.append(torch.stack([row if len(row) == k else pad(row, (0, k - len(row))) for row in rows]))
+        return found
+
+    def remembered(
+        self,
+        memory: Mapping[str, Tensor] | None,
+        means: Sequence[Float[Tensor, "_ _"] | None],
+        coefficients: Sequence[Float[Tensor, "_ _"]],
+        seen: Collection[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """What the gate remembers after a split that gave the coefficients of each group; see `of_stacks`."""
+        after = [DECAY * m + (1 - DECAY) * c for m, c in zip(means, coefficients, strict=True) if m is not None]
         learned = {
             name: mean[: self._k[name]]
-            for name, mean in self.layout.rows(after).items()
+            for name, mean in (self.layout.rows(after) if after else {}).items()
             if seen is None or name in seen
         }
-        return parts, {**memory, **learned}
+        return {**(memory or {}), **learned}
 
     def project(self, vectors: Mapping[str, Tensor]) -> list[Stack]:
         """The vectors (copied) and their coefficients c = V x, without a split."""
@@ -337,15 +359,6 @@ class GroupedSplit:
         """Module → V (k, r), without the padding and in the dtype of its vectors, in which the rows came."""
         dtypes = {name: group.dtype for group in self.layout.groups for name in group.names}
         return {name: V[: self._k[name]].to(dtypes[name]) for name, V in self.layout.rows(self.V).items()}
-
-    def _means(self, memory: Mapping[str, Tensor]) -> Stacks:
-        """What the gate remembers, (m, k) for each group; zeros where it saw nothing, and below each module's k."""
-        means = []
-        for group, V in zip(self.layout.groups, self.V, strict=True):
-            unseen = V.new_zeros(k := V.shape[1])
-            rows = [memory.get(name, unseen) for name in group.names]
-            means.append(torch.stack([row if len(row) == k else pad(row, (0, k - len(row))) for row in rows]))
-        return means
 
 
 def _padded(rows: list[Tensor], dtype: torch.dtype) -> Tensor:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from routed_toys import INTERVENTIONS, SPACES, make_pairs, routed, take, unchecked_types, values
+from routed_toys import INTERVENTIONS, SPACES, make_pairs, routed, same_bits, take, unchecked_types, values
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from projected_grpo import kernels
-from projected_grpo.along import look_along
+from projected_grpo.along import Along, look, together
 from projected_grpo.cli import main
 from projected_grpo.errors import SettingError
 from projected_grpo.kernels import KERNELS, PAYS_FROM, use_kernels
@@ -46,7 +46,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return count
 
-    for name in ("split", "look_along"):
+    for name in ("split", "look_along", "move"):
         monkeypatch.setattr(kernels, name, counting(name, getattr(kernels, name)))
     return ran
 
@@ -73,6 +73,10 @@ def both(run: Callable[[], Any]) -> tuple[Any, Any]:
         with use_kernels(choice):
             found.append(run())
     return found[0], found[1]
+
+
+def along(vectors: list[Tensor], V: Tensor, place: int, *, careful: bool = False) -> Along:
+    return together([look(vectors, V, off_basis_of=place, careful=careful)], careful=careful, home=V.device)
 
 
 def h(n: int, dtype: torch.dtype) -> float:
@@ -133,18 +137,18 @@ def test_what_is_not_finite_spreads_as_far_as_it_does_in_torch(bad: float, dtype
 
 
 @compiled
-@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 70), st.sampled_from([1, 5]), st.booleans())
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 70), st.sampled_from([1, 2, 5]), st.booleans())
 def test_what_diagnostics_look_at_is_torchs_up_to_the_order_of_sums(m: int, k: int, r: int, j: int, wide: bool) -> None:
     dtype = torch.float64 if wide else torch.float32
     V = stack(m, k, r, dtype=dtype)[1]
-    groups, place = [[stack(m, k, r, seed, dtype)[0] for seed in range(j)]], j - 1
-    found = both(lambda: look_along(groups, [V], off_basis_of=place, careful=False, home=V.device))
-    each = max(apart(x, V) for x in groups[0])
+    vectors, place = [stack(m, k, r, seed, dtype)[0] for seed in range(j)], j - 1
+    found = both(lambda: along(vectors, V, place))
+    each = max(apart(x, V) for x in vectors)
     for theirs, ours, entries in zip(*found, (1, m * r, m * r), strict=True):  # of which each is a sum
         assert ours.dtype == torch.float64
         assert ours.shape == theirs.shape
         assert float((ours - theirs).abs().max()) <= entries * each
-    x, basis = groups[0][place].double(), V.double()
+    x, basis = vectors[place].double(), V.double()
     rest = x - torch.bmm(torch.bmm(x[:, None], basis.mT), basis).squeeze(1)
     assert float(found[1].off) == pytest.approx(float(rest.abs().sum()), abs=m * r * each)
 
@@ -155,9 +159,9 @@ def test_squares_that_overflow_or_vanish_are_left_to_torch(size: float, calls: C
     """And sums that do: 64 entries of 2e37 are more than float32 holds."""
     x, V = torch.full((2, 64), size), stack(2, 1, 64, dtype=torch.float32)[1]
     with use_kernels("on"):
-        found = look_along([[x]], [V], off_basis_of=0, careful=True, home=V.device)
+        found = along([x], V, 0, careful=True)
         assert not calls
-        plain = look_along([[x]], [V], off_basis_of=0, careful=False, home=V.device)
+        plain = along([x], V, 0)
         assert calls["look_along"] == 1
     length, off = size * math.sqrt(2 * 64), x.double() - (V.double().mT @ (V.double() @ x.double()[..., None]))[..., 0]
     assert float(found.lengths) == pytest.approx(length, rel=1e-6)
@@ -179,7 +183,8 @@ def test_training_and_diagnostics_are_the_same_by_either(space: str, interventio
             assert bool(calls) == (choice == "on")
             assert (optimizer.loops is None) == (choice == "off")
     assert calls["look_along"] >= len(optimizer._split.V)
-    assert (calls["split"] > 0) == (intervention != "none")
+    splits = calls["split"] if space == "gradient" else calls["move"]
+    assert (splits > 0) == (intervention != "none")
     (theirs, said), (ours, say) = found
     for name, vectors in theirs.items():
         for a, b in zip(vectors, ours[name], strict=True):
@@ -187,6 +192,89 @@ def test_training_and_diagnostics_are_the_same_by_either(space: str, interventio
     assert say.fired == said.fired
     for name in ("cos_pre", "hackward_share_update", "hackward_share_parameters", "drift_ratio", "drift_opposition"):
         assert getattr(say, name) == pytest.approx(getattr(said, name), rel=1e-5, abs=1e-6)
+
+
+RULES = {
+    "one_sided": {}, "no_gate": {"rule": SplitRule(gate="no_gate")}, "reverse": {"rule": SplitRule(gate="reverse")},
+    "predictable": {"rule": SplitRule(gate="predictable")}, "overshoot": {"rule": SplitRule(overshoot=1.5)},
+}  # fmt: skip
+
+
+@compiled
+@pytest.mark.parametrize("space", ["update", "displacement"])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_step_that_is_looked_at_as_it_is_taken_says_what_it_says_afterwards(
+    space: str, rule: str, calls: Counter[str]
+) -> None:
+    """To the bit, so that whether somebody has looked at the step before changes nothing."""
+    pairs, twin = make_pairs(), make_pairs()
+    watched, seldom = (routed(each, space=space, max_norm=1.0, **RULES[rule]) for each in (pairs, twin))
+    with use_kernels("on"):
+        for step in range(4):
+            take(watched, pairs, range(step, step + 1))
+            on_the_way = watched.diagnostics()
+            before = calls["look_along"]
+            assert watched.diagnostics() == on_the_way
+            groups = len(watched._split.V)
+            assert calls["look_along"] - before == (groups if step == 0 else 0)  # nobody had looked before the first
+            take(seldom, twin, range(step, step + 1))
+            assert same_bits(values(pairs), values(twin))
+        assert seldom.diagnostics() == on_the_way
+        assert calls["look_along"] == 3 * groups
+        assert calls["split"] == 0
+    assert on_the_way.hackward_share_parameters is not None
+
+
+@compiled
+def test_who_stops_looking_pays_nothing(calls: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    move = kernels.move
+
+    def moved(*args: Any, look_at: Any, **kwargs: Any) -> Any:
+        seen.append(look_at is not None)
+        return move(*args, look_at=look_at, **kwargs)
+
+    monkeypatch.setattr(kernels, "move", moved)
+    pairs = make_pairs()
+    optimizer = routed(pairs)
+    with use_kernels("on"):
+        for step in range(5):
+            take(optimizer, pairs, range(step, step + 1))
+            if step == 1:
+                optimizer.diagnostics()
+    groups = len(optimizer._split.V)
+    assert seen == [step == 2 for step in range(5) for _ in range(groups)]
+
+
+@compiled
+@pytest.mark.parametrize("intervention", ["erase", "route"])
+@pytest.mark.parametrize("space", ["update", "displacement"])
+def test_a_magnitude_that_is_preserved_is_not_moved_by_a_loop(
+    intervention: str, space: str, calls: Counter[str]
+) -> None:
+    pairs = make_pairs()
+    optimizer = routed(pairs, space=space, intervention=intervention, rule=SplitRule(preserve_magnitude=True))
+    with use_kernels("on"):
+        take(optimizer, pairs, range(2))
+    assert not calls["move"]
+    assert calls["split"] == 2 * len(optimizer._split.V)
+
+
+@compiled
+def test_what_was_seen_on_the_way_is_looked_at_again_where_squares_vanish(calls: Counter[str]) -> None:
+    pairs = make_pairs()
+    optimizer = routed(pairs, base="SGD")
+    with use_kernels("on"):
+        take(optimizer, pairs, range(1))
+        optimizer.diagnostics()
+        for pair in pairs.values():
+            pair.deployed.grad = torch.full_like(pair.deployed, 1e-30)
+        optimizer.step()
+        found = optimizer.diagnostics()
+    with use_kernels("off"):
+        wanted = optimizer.diagnostics()
+    assert found.cos_pre == pytest.approx(wanted.cos_pre, rel=1e-5)
+    assert found.cos_pre
 
 
 @compiled
@@ -377,4 +465,4 @@ def test_the_suite_is_green_by_the_kernels(
     monkeypatch.setenv(KERNELS, "on")
     tape = str(tmp_path / "tape.safetensors")
     assert main(["verify", "--only", "optimizer", "clip", "--profile", "quick", "--tape", tape]) == 0
-    assert min(calls["split"], calls["look_along"]) > 100
+    assert min(calls["split"], calls["look_along"], calls["move"]) > 100

@@ -25,7 +25,7 @@ from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -35,9 +35,18 @@ from torch.autograd import forward_ad
 from projected_grpo.errors import SettingError
 
 Choice = Literal["auto", "on", "off"]
+CHOICES = get_args(Choice)
 KERNELS = "PROJECTED_GRPO_KERNELS"
 PAYS_FROM = 2**18  # entries of V: a megabyte in float32, about what one core has as a cache of its own
 _choice: ContextVar[Choice] = ContextVar("kernels")
+
+
+class Look(NamedTuple):
+    """What there is to say of j vectors of each of m modules, and their bases, in the working dtype."""
+
+    coefficients: Tensor  # (m, j, k)
+    lengths: Tensor  # (m, j)
+    off: Tensor  # (m,): of one of the vectors, Σ |x - VᵀV x|
 
 
 @contextmanager
@@ -133,26 +142,62 @@ def split(
     """
     c = V.new_empty(V.shape[:2])
     kept, removed = g if in_place else torch.empty_like(g), torch.empty_like(g)
-    passes = torch.empty(0, 0, dtype=torch.bool) if open is None else open
-    arrays = [each.numpy() for each in (g, V, passes, c, removed, kept)]
+    arrays = [each.numpy() for each in (g, V, _axes(open, V), c, removed, kept)]
     loops().split(*arrays, one_sided, strength, in_place)
     return kept, removed, c
 
 
-def look_along(
-    vectors: Sequence[Float[Tensor, "m r"]], V: Float[Tensor, "m k r"], off_basis_of: int
-) -> tuple[Float[Tensor, "m j k"], Float[Tensor, "m j"], Float[Tensor, " m"]]:
-    """V x and the plain length of each of the j vectors x of every module, and Σ |x - VᵀV x| of one of them.
+def look_along(vectors: Sequence[Float[Tensor, "m r"]], V: Float[Tensor, "m k r"], off_basis_of: int) -> Look:
+    """Of j vectors of every module; lengths are plain.
 
     Arguments:
         vectors, V: which `serve` has said yes to.
-        off_basis_of: the place of the one.
+        off_basis_of: the place of the vector whose part off the basis is summed.
     """
     m, k, _ = V.shape
     c, squares, off = V.new_empty(m, len(vectors), k), V.new_empty(m, len(vectors)), V.new_empty(m)
     arrays = [each.numpy() for each in (V, c, squares, off)]
     loops().look_along(tuple(x.numpy() for x in vectors), *arrays, off_basis_of)
-    return c, squares.sqrt_(), off
+    return Look(c, squares.sqrt_(), off)
+
+
+def move(
+    origin: Float[Tensor, "m r"],
+    point: Float[Tensor, "m r"],
+    V: Float[Tensor, "m k r"],
+    *,
+    base: Float[Tensor, "m r"],
+    held: Float[Tensor, "m r"] | None,
+    routes: bool,
+    one_sided: bool,
+    strength: float,
+    open: Bool[Tensor, "m k"] | None,
+    look_at: tuple[Tensor, Tensor, Tensor] | None,
+) -> tuple[Float[Tensor, "m r"], Float[Tensor, "m r"] | None, Float[Tensor, "m k"], Look | None]:
+    """Splits origin - point as `split` does, and returns deployed = base - kept, quarantine = held - removed, the
+    coefficients, and to the same bits what `look_along` says of g, before - deployed, start - deployed and quarantine.
+
+    Arguments:
+        origin, point, V, base, held, look_at: which `serve` has said yes to.
+        held: None stands for zeros.
+        routes: whether the quarantine is asked for.
+        look_at: g, before and start, if anything is, (m, r) each; only with `routes`.
+    """
+    m, k, _ = V.shape
+    none = V.new_empty(0, 0)
+    deployed, c = torch.empty_like(base), V.new_empty(m, k)
+    quarantine = torch.empty_like(base) if routes else none
+    g, before, start = look_at or (none, none, none)
+    seen = V.new_empty(m, 4, k), V.new_empty(m, 4), V.new_empty(m)
+    to = [each.numpy() for each in (V, _axes(open, V), base, none if held is None else held, c, deployed, quarantine)]
+    looks = [each.numpy() for each in (g, before, start, *seen)]
+    loops().move(origin.numpy(), point.numpy(), *to, one_sided, strength, *looks)
+    look = Look(seen[0], seen[1].sqrt_(), seen[2]) if look_at else None
+    return deployed, quarantine if routes else None, c, look
+
+
+def _axes(open: Bool[Tensor, "m k"] | None, V: Float[Tensor, "m k r"]) -> Bool[Tensor, "m _"]:
+    return torch.empty(V.shape[0], 0, dtype=torch.bool) if open is None else open
 
 
 def _plain(x: Tensor) -> bool:
@@ -161,8 +206,8 @@ def _plain(x: Tensor) -> bool:
 
 
 def _checked(choice: str, where: str) -> Choice:
-    if choice not in get_args(Choice):
-        raise SettingError(f"{where} is {choice!r}; it must be one of {', '.join(get_args(Choice))}.")
+    if choice not in CHOICES:
+        raise SettingError(f"{where} is {choice!r}; it must be one of {', '.join(CHOICES)}.")
     if choice == "on" and _compiled() is None:
         raise SettingError(
             f"{where} is 'on', and numba is missing or does not load; install the extra `kernels`, or say 'auto'."

@@ -37,28 +37,97 @@ def _sum_of_sizes(a):
     return total
 
 
+@njit(**ANY_ORDER)
+@no_type_check
+def _products(x, y, v, w):
+    """<x, v>, <x, w>, <y, v>, <y, w>, with half as many reads."""
+    xv = xw = yv = yw = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        xv += x[i] * v[i]
+        xw += x[i] * w[i]
+        yv += y[i] * v[i]
+        yw += y[i] * w[i]
+    return xv, xw, yv, yw
+
+
+# Each of these is one loop over arrays of its own: one that writes several, or whose arrays may be one another, is
+# compiled entry by entry.
+@njit(**IN_ORDER)
+@no_type_check
+def _difference(a, b, out):
+    """out = a - b; other memory than theirs."""
+    for i in range(out.shape[0]):
+        out[i] = a[i] - b[i]
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def _take_away(a, b):
+    """a -= b."""
+    for i in range(a.shape[0]):
+        a[i] -= b[i]
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def _negate(a, out):
+    """out = -a; other memory than a's."""
+    for i in range(out.shape[0]):
+        out[i] = -a[i]
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def _split(g, V, open, c, removed, one_sided, factor):
+    """c = V g of one module, and removed = factor Vᵀ c over the axes that pass."""
+    k, r = V.shape
+    for j in range(k):
+        c[j] = _product(g, V[j])
+    removed[:] = 0
+    for j in range(k):
+        closed = not open[j] if open.size else one_sided and c[j] <= 0
+        if not closed:
+            used = c[j] * factor
+            for i in range(r):
+                removed[i] += used * V[j, i]
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def _look_at_two(x, y, V, c, d):
+    """c = V x and d = V y of one module."""
+    k, _ = V.shape
+    for j in range(0, k - 1, 2):
+        c[j], c[j + 1], d[j], d[j + 1] = _products(x, y, V[j], V[j + 1])
+    if k % 2:
+        c[k - 1] = _product(x, V[k - 1])
+        d[k - 1] = _product(y, V[k - 1])
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def _off(x, c, V, rest):
+    """Σ |x - Vᵀ c|."""
+    k, r = V.shape
+    for i in range(r):
+        rest[i] = x[i]
+    for j in range(k):
+        for i in range(r):
+            rest[i] -= c[j] * V[j, i]
+    return _sum_of_sizes(rest)
+
+
 @njit(**IN_ORDER)
 @no_type_check
 def split(g, V, open, c, removed, kept, one_sided, strength, in_place):
-    """See `kernels.split`; `open` is empty where the coefficients alone decide, `kept` is g if `in_place`."""
-    m, k, r = V.shape
+    """See `kernels.split`; `open` is (m, 0) where the coefficients alone decide, `kept` is g if `in_place`."""
     factor = V.dtype.type(strength)
-    for a in range(m):
-        for j in range(k):
-            c[a, j] = _product(g[a], V[a, j])
-        removed[a, :] = 0
-        for j in range(k):
-            closed = not open[a, j] if open.size else one_sided and c[a, j] <= 0
-            if not closed:
-                used = c[a, j] * factor
-                for i in range(r):
-                    removed[a, i] += used * V[a, j, i]
-        if in_place:  # said in so many words, for loops over arrays that may overlap are compiled entry by entry
-            for i in range(r):
-                g[a, i] -= removed[a, i]
+    for a in range(V.shape[0]):
+        _split(g[a], V[a], open[a], c[a], removed[a], one_sided, factor)
+        if in_place:
+            _take_away(g[a], removed[a])
         else:
-            for i in range(r):
-                kept[a, i] = g[a, i] - removed[a, i]
+            _difference(g[a], removed[a], kept[a])
 
 
 @njit(**IN_ORDER)
@@ -66,20 +135,50 @@ def split(g, V, open, c, removed, kept, one_sided, strength, in_place):
 def look_along(vectors, V, c, squares, off, off_basis_of):
     """See `kernels.look_along`."""
     m, k, r = V.shape
+    count = len(vectors)
     rest = np.empty(r, V.dtype)
     for a in range(m):
-        for b in range(len(vectors)):
-            x = vectors[b][a]
-            squares[a, b] = _product(x, x)
+        for b in range(0, count - 1, 2):
+            _look_at_two(vectors[b][a], vectors[b + 1][a], V[a], c[a, b], c[a, b + 1])
+        if count % 2:
             for j in range(k):
-                c[a, b, j] = _product(x, V[a, j])
-        x = vectors[off_basis_of][a]
-        for i in range(r):
-            rest[i] = x[i]
-        for j in range(k):
-            for i in range(r):
-                rest[i] -= c[a, off_basis_of, j] * V[a, j, i]
-        off[a] = _sum_of_sizes(rest)
+                c[a, count - 1, j] = _product(vectors[count - 1][a], V[a, j])
+        for b in range(count):
+            squares[a, b] = _product(vectors[b][a], vectors[b][a])
+        off[a] = _off(vectors[off_basis_of][a], c[a, off_basis_of], V[a], rest)
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def move(
+    origin, point, V, open, base, held, coefficients, deployed, quarantine, one_sided, strength,
+    g, before, start, c, squares, off,
+):  # fmt: skip
+    """See `kernels.move`; `open` is as in `split`, `held` is empty where nothing is, `quarantine` where what is removed
+    is dropped, and `g` where nothing is looked at."""
+    m, _, r = V.shape
+    factor = V.dtype.type(strength)
+    kept, removed = np.empty(r, V.dtype), np.empty(r, V.dtype)
+    update, rest = np.empty(r, V.dtype), np.empty(r, V.dtype)
+    for a in range(m):
+        _difference(origin[a], point[a], kept)
+        _split(kept, V[a], open[a], coefficients[a], removed, one_sided, factor)
+        _take_away(kept, removed)
+        _difference(base[a], kept, deployed[a])
+        if held.size:
+            _difference(held[a], removed, quarantine[a])
+        elif quarantine.size:
+            _negate(removed, quarantine[a])
+        if g.size:
+            displacement = kept  # which nobody needs any more
+            _difference(before[a], deployed[a], update)
+            _difference(start[a], deployed[a], displacement)
+            _look_at_two(g[a], update, V[a], c[a, 0], c[a, 1])
+            _look_at_two(displacement, quarantine[a], V[a], c[a, 2], c[a, 3])
+            squares[a, 0], squares[a, 1] = _product(g[a], g[a]), _product(update, update)
+            squares[a, 2] = _product(displacement, displacement)
+            squares[a, 3] = _product(quarantine[a], quarantine[a])
+            off[a] = _off(displacement, c[a, 2], V[a], rest)
 
 
 @intrinsic
