@@ -56,7 +56,7 @@ class VectorSet:
         """
         found = []
         for members, value, place in zip(self._groups, written, scratch, strict=True):
-            if (memory := members.memory(value)) is not None and memory.is_read_as_it_was():
+            if (memory := members.memory(value, closely=True)) is not None:
                 found.append(value.new_tensor(memory.differs(value)))
             else:
                 # The extremes of the difference: on a CPU a third of the time of a comparison entry by entry.
@@ -91,10 +91,15 @@ class _Members:
         self._V = V
         self._memory: Memory | None = None
 
-    def memory(self, values: Tensor) -> Memory | None:
-        """Where the vectors lie, if the loops are to compare them with values (m, r) or write these to them."""
+    def memory(self, values: Tensor, *, closely: bool = False) -> Memory | None:
+        """Where the vectors lie, if the loops are to compare them with values (m, r) or write these to them.
+
+        closely: whether to see, too, that the vectors read their memory as they did. It takes several times as long,
+            and is asked for when others have had the vectors, not again within a step.
+        """
         if self._V is None or not kernels.serve(self._V, [values]):
             return None
-        if self._memory is None or not self._memory.is_theirs():
+        found = self._memory
+        if found is None or not found.is_theirs() or (closely and not found.is_read_as_it_was()):
             self._memory = Memory.of(self.vectors, values)
         return self._memory

@@ -176,6 +176,8 @@ def test_a_vector_that_is_read_in_another_order_is_not_what_was_written(choice: 
     vector = vectors.vectors["b"]
     vector.data = vector.data.as_strided(vector.shape, (0,))
     assert differ(vectors, values)
+    with pytest.raises(RuntimeError, match="single memory location"):
+        write(vectors, values)
 
 
 class Watching(TorchDispatchMode):

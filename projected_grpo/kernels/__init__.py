@@ -5,7 +5,9 @@
 
 A split multiplies V (m, k, r) twice. torch's batched products read all of it from memory each time, and slower than
 memory allows, for a product of one row with a few is a shape that they are not made for. Here a module's V is still in
-the cache when it is used again.
+the cache when it is used again: for the second product, and for diagnostics in a step that follows one whose
+diagnostics were asked for. And vectors are compared and written where they lie (`kernels.memory`), without a call for
+each.
 
     auto    where numba is installed (the extra `kernels`), torch computes on one thread, and V has PAYS_FROM entries,
             of which a module has no more than that, so that the cache holds them
@@ -15,7 +17,7 @@ the cache when it is used again.
 They serve grouped splits and diagnostics, and so the routed optimizer: of dense float32 or float64 on a CPU, where no
 gradient flows and nothing of torch's (a transform, a compiler, a mode) watches. The function `split` is torch's in
 any case. Sums are taken in another order than torch's, so the last bits differ, within the bounds in `split`. Each
-process compiles the loops when they are first used, which takes a second.
+process compiles the loops when they are first used, which takes two seconds.
 """
 
 import os

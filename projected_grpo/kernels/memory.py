@@ -40,7 +40,7 @@ class Memory:
         return _addresses(self._vectors) == self._addresses
 
     def is_read_as_it_was(self) -> bool:
-        """Whether the vectors see their memory as they did; several times as long as `is_theirs`."""
+        """Whether the vectors see their memory as they did."""
         seen = {(vector.dtype, vector.nbytes, vector.is_contiguous()) for vector in self._vectors}
         return seen == self._seen
 
