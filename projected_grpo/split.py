@@ -270,8 +270,6 @@ class GroupedSplit:
         stacks: Stacks,
         memory: Mapping[str, Tensor] | None,
         seen: Collection[str] | None = None,
-        *,
-        in_place: bool = False,
     ) -> tuple[list[SplitResult], dict[str, Tensor]]:
         """Splits the stacks of `layout`, one result for each, and says what the gate remembers then.
 
@@ -279,13 +277,12 @@ class GroupedSplit:
             stacks: what is split, (m, r) for each group.
             memory: as in a call.
             seen: the modules that the gate learns of; all if None.
-            in_place: the stacks may be written over.
 
         Raises SettingError for the gate predictable without a memory.
         """
         means = self.means(memory)
         parts = [
-            fastest_split(g, V, self.rule, open=None if mean is None else mean > 0, in_place=in_place)
+            fastest_split(g, V, self.rule, open=None if mean is None else mean > 0)
             for g, V, mean in zip(stacks, self.V, means, strict=True)
         ]
         return parts, self.remembered(memory, means, [part.coefficients for part in parts], seen)

@@ -18,7 +18,7 @@ from projected_grpo.clip import clip_factor
 from projected_grpo.errors import DTypeMismatchError, SettingError, ShapeMismatchError
 from projected_grpo.kernels import use_kernels
 from projected_grpo.norms import global_norm, peak_and_norm, working_dtype
-from projected_grpo.split import GroupedSplit, SplitResult, SplitRule, split
+from projected_grpo.split import GroupedSplit, SplitResult, SplitRule, fastest_split, split
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 GATES = ["one_sided", "no_gate", "reverse"]
@@ -227,22 +227,20 @@ def test_modules_that_are_left_out_change_nothing_for_the_others(rule: SplitRule
 
 
 @pytest.mark.parametrize(
-    ("rule", "memory"),
+    ("rule", "open"),
     [
-        (SplitRule(), None), (SplitRule(gate="predictable"), {"a": torch.tensor([1.0, -1.0])}),
+        (SplitRule(), None), (SplitRule(gate="predictable"), torch.tensor([[True, False]])),
         (SplitRule(preserve_magnitude=True), None),
     ],
 )  # fmt: skip
-def test_in_place_what_is_kept_takes_the_place_of_what_was_split(
-    rule: SplitRule, memory: dict[str, Tensor] | None
-) -> None:
-    grouped, given = GroupedSplit({"a": torch.eye(2, 4)}, rule), [torch.tensor([[3.0, 1.0, 2.0, -1.0]])]
-    stacks = [stack.clone() for stack in given]
-    (own,), _ = grouped.of_stacks(stacks, memory)
-    assert torch.equal(stacks[0], given[0])
-    (part,), _ = grouped.of_stacks(stacks, memory, in_place=True)
+def test_in_place_what_is_kept_takes_the_place_of_what_was_split(rule: SplitRule, open: Tensor | None) -> None:
+    given, V = torch.tensor([[3.0, 1.0, 2.0, -1.0]]), torch.eye(2, 4)[None]
+    g = given.clone()
+    own = fastest_split(g, V, rule, open=open)
+    assert torch.equal(g, given)
+    part = fastest_split(g, V, rule, open=open, in_place=True)
     assert all(torch.equal(a, b) for a, b in zip(own, part, strict=True))
-    assert (part.kept.data_ptr() == stacks[0].data_ptr()) is not rule.preserve_magnitude
+    assert (part.kept.data_ptr() == g.data_ptr()) is not rule.preserve_magnitude
 
 
 def test_a_projection_has_copies_and_their_coefficients() -> None:
