@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from projected_grpo import kernels
 from projected_grpo.along import look, together
 from projected_grpo.kernels import Look
 from projected_grpo.norms import global_norm, lengths, plain_lengths, trusted
@@ -166,7 +167,7 @@ class StepRecord:
     def _look(self, group: int, deployed: Tensor, quarantine: Tensor, *, careful: bool) -> Look:
         """At whatever is looked at along the basis."""
         seen = self.looks[group] if self.looks else None
-        if seen is not None and not careful:
+        if seen is not None and not careful and kernels.chosen() != "off":
             return seen
         vectors = [self.g[group], self.before[group] - deployed, self.start[group] - deployed, quarantine]
         looked_at = [*vectors, self.fed[group]] if self.fed else vectors

@@ -74,9 +74,9 @@ class Progress:
         origin, base = (self.point, self.deployed) if by_update else (self.start, self.start)
         held = self.quarantine[group] if by_update and routes else None
         V = split.V[group] if group < len(split.V) else None
-        stacks = [origin[group], point, base[group], *([] if held is None else [held]), *([g[group]] if g else [])]
+        look_at = (g[group], self.deployed[group], self.start[group]) if g and routes else None
+        stacks = [origin[group], point, base[group], *([] if held is None else [held]), *(look_at or ())]
         if V is not None and not rule.preserve_magnitude and kernels.serve(V, stacks):
-            look_at = (g[group], self.deployed[group], self.start[group]) if g and routes else None
             return _Moved(*kernels.move(
                 origin[group], point, V, base=base[group], held=held, routes=routes,
                 one_sided=rule.gate == "one_sided", strength=rule.strength, open=open, look_at=look_at,

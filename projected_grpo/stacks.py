@@ -30,7 +30,7 @@ class Group:
     device: torch.device
 
     def stack(self, vectors: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
-        """The vectors of the group, (m, r); see `Layout.stack`."""
+        """The vectors of the group, (m, r), written over `out` if it is there; see `Layout.stack`."""
         zero = None
         present = []
         for name in self.names:
@@ -98,15 +98,14 @@ class Layout:
         self.groups = [Group(tuple(names), r, dtype, device) for (_, r, dtype, device), names in alike.items()]
         self.names = [name for group in self.groups for name in group.names]
 
-    def stack(self, vectors: Mapping[str, Tensor], out: Stacks | None = None) -> Stacks:
-        """Copies of the vectors (r,), zeros for modules that have none; written over the stacks `out`, if any.
+    def stack(self, vectors: Mapping[str, Tensor]) -> Stacks:
+        """Copies of the vectors (r,), zeros for modules that have none.
 
         Raises:
             ShapeMismatchError, DTypeMismatchError, DeviceMismatchError: names the first vector that does not fit.
         """
-        places = [None] * len(self.groups) if out is None else out
         with in_own_dtypes():
-            return [group.stack(vectors, place) for group, place in zip(self.groups, places, strict=True)]
+            return [group.stack(vectors) for group in self.groups]
 
     def rows(self, stacks: Iterable[Tensor]) -> dict[str, Tensor]:
         """Module → its row (r,), a view."""

@@ -95,7 +95,8 @@ class _Members:
         """Where the vectors lie, if the loops are to compare them with values (m, r) or write these to them.
 
         closely: whether to see, too, that the vectors read their memory as they did. It takes several times as long,
-            and is asked for when others have had the vectors, not again within a step.
+            and is asked for when others have had the vectors, not again within a step: what base or its hooks make of a
+            quarantine vector's shape is seen, and refused, at the next one.
         """
         if self._V is None or not kernels.serve(self._V, [values]):
             return None

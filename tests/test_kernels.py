@@ -222,7 +222,10 @@ def test_a_step_that_is_looked_at_as_it_is_taken_says_what_it_says_afterwards(
         assert seldom.diagnostics() == on_the_way
         assert calls["look_along"] == 3 * groups
         assert calls["split"] == 0
-    assert on_the_way.hackward_share_parameters is not None
+        with use_kernels("off"):
+            by_torch, looked = watched.diagnostics(), dict(calls)
+    assert calls == looked
+    assert by_torch.hackward_share_update == pytest.approx(on_the_way.hackward_share_update, rel=1e-5, abs=1e-6)
 
 
 @compiled

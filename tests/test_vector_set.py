@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from routed_toys import make_pairs, routed, take
+from routed_toys import gradients, make_pairs, routed, take
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -156,7 +156,15 @@ def _of_another_kind(x: Tensor) -> Tensor:
     return x.view(torch.int32)
 
 
-@pytest.mark.parametrize("how", [_shorter, _of_another_kind, Tensor.double, Tensor.half])
+def _as_a_row(x: Tensor) -> Tensor:
+    return x.view(1, -1)
+
+
+def _as_a_column(x: Tensor) -> Tensor:
+    return x.view(-1, 1)
+
+
+@pytest.mark.parametrize("how", [_shorter, _of_another_kind, _as_a_row, _as_a_column, Tensor.double, Tensor.half])
 def test_a_vector_that_was_cast_is_refused_wherever_it_lies(choice: str, how: Callable[[Tensor], Tensor]) -> None:
     vectors = vector_set()
     values = drawn(vectors)
@@ -178,6 +186,28 @@ def test_a_vector_that_is_read_in_another_order_is_not_what_was_written(choice: 
     assert differ(vectors, values)
     with pytest.raises(RuntimeError, match="single memory location"):
         write(vectors, values)
+
+
+@pytest.mark.parametrize("how", [torch._neg_view, lambda x: torch._efficientzerotensor(x.shape)])
+def test_a_vector_that_is_read_with_another_sign_or_as_nothing_is_not_what_was_written(
+    choice: str, how: Callable[[Tensor], Tensor]
+) -> None:
+    vectors = vector_set()
+    values = drawn(vectors)
+    write(vectors, values)
+    vectors.vectors["b"].data = how(vectors.vectors["b"].data)
+    assert differ(vectors, values)
+
+
+def test_a_default_device_is_for_new_tensors_alone(choice: str) -> None:
+    pairs = make_pairs()
+    optimizer = routed(pairs)
+    for each in range(3):
+        for name, g in gradients(each).items():
+            pairs[name].deployed.grad = g
+        with torch.device("meta"):
+            optimizer.step()
+    assert optimizer.diagnostics().cos_pre is not None
 
 
 class Watching(TorchDispatchMode):

@@ -15,9 +15,9 @@ each.
     off     never; torch computes
 
 They serve grouped splits and diagnostics, and so the routed optimizer: of dense float32 or float64 on a CPU, where no
-gradient flows and nothing of torch's (a transform, a compiler, a mode) watches. The function `split` is torch's in
-any case. Sums are taken in another order than torch's, so the last bits differ, within the bounds in `split`. Each
-process compiles the loops when they are first used, which takes two seconds.
+gradient flows and nothing of torch's (a transform, a compiler, a dispatch mode) watches. The function `split` is
+torch's in any case. Sums are taken in another order than torch's, so the last bits differ, within the bounds in
+`split`. Each process compiles the loops when they are first used, which takes two seconds.
 """
 
 import os
@@ -44,11 +44,11 @@ _choice: ContextVar[Choice] = ContextVar("kernels")
 
 
 class Look(NamedTuple):
-    """What there is to say of j vectors of each of m modules, and their bases, in the working dtype."""
+    """What there is to say of j vectors of each of m modules, and their bases."""
 
-    coefficients: Tensor  # (m, j, k)
-    lengths: Tensor  # (m, j)
-    off: Tensor  # (m,): of one of the vectors, Σ |x - VᵀV x|
+    coefficients: Tensor  # (m, j, k), in the working dtype
+    lengths: Tensor  # (m, j), in that or in float64
+    off: Tensor  # (m,), likewise: of one of the vectors, Σ |x - VᵀV x|
 
 
 @contextmanager
@@ -199,7 +199,7 @@ def move(
 
 
 def _axes(open: Bool[Tensor, "m k"] | None, V: Float[Tensor, "m k r"]) -> Bool[Tensor, "m _"]:
-    return torch.empty(V.shape[0], 0, dtype=torch.bool) if open is None else open
+    return torch.empty(V.shape[0], 0, dtype=torch.bool, device=V.device) if open is None else open
 
 
 def _plain(x: Tensor) -> bool:

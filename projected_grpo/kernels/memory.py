@@ -12,9 +12,10 @@ from projected_grpo import kernels
 class Memory:
     """Where m vectors (r,) lie, of which the loops know the addresses alone.
 
-    Others may give a vector other memory at any time, by a cast, a move or `.data =`, and nobody is told. What lies at
-    the old address then is its affair; but it lies there as long as this object lives, which holds on to it. So no
-    other tensor can get the address, and a vector that has it has that memory.
+    Others may give a vector other memory at any time, by a cast, a move or `.data =`, and nobody is told. So
+    addresses are compared with those that the vectors have now before each use (`is_theirs`), and nothing is read or
+    written where no vector lies. This object holds on to the old memory, so that a vector whose `.data` was replaced
+    never gets the same address again by chance, perhaps with fewer entries.
 
     Arguments:
         vectors: dense, of float32 or float64, on a CPU.
@@ -23,9 +24,10 @@ class Memory:
     def __init__(self, vectors: Sequence[Tensor]) -> None:
         self._vectors = vectors
         self._held = [vector.detach() for vector in vectors]
-        self._seen = {(vector.dtype, vector.nbytes, vector.is_contiguous()) for vector in vectors}
+        self._read = _read(vectors)
         self._addresses = _addresses(vectors)
-        self._array = torch.tensor(self._addresses, dtype=torch.int64).numpy()
+        # Named, for a default device may be another.
+        self._array = torch.tensor(self._addresses, dtype=torch.int64, device="cpu").numpy()
 
     @classmethod
     def of(cls, vectors: Sequence[Tensor | None], like: Tensor) -> "Memory | None":
@@ -41,8 +43,7 @@ class Memory:
 
     def is_read_as_it_was(self) -> bool:
         """Whether the vectors see their memory as they did."""
-        seen = {(vector.dtype, vector.nbytes, vector.is_contiguous()) for vector in self._vectors}
-        return seen == self._seen
+        return _read(self._vectors) == self._read
 
     def differs(self, values: Tensor) -> bool:
         """Whether a vector is not what the values (m, r) say, or is NaN."""
@@ -58,6 +59,11 @@ def _addresses(vectors: Sequence[Tensor]) -> list[int]:
     return [vector.data_ptr() for vector in vectors]
 
 
+def _read(vectors: Sequence[Tensor]) -> set[tuple[torch.Size, torch.dtype, bool, bool]]:
+    """In what ways their memory is read."""
+    return {(vector.shape, vector.dtype, vector.is_contiguous(), vector.is_neg()) for vector in vectors}
+
+
 def _plain(x: Tensor) -> bool:
-    kind = type(x) in (Tensor, Parameter) and not x.is_inference()
-    return kind and x.is_cpu and x.dtype in (torch.float32, torch.float64) and x.is_contiguous() and not x.is_neg()
+    kind = type(x) in (Tensor, Parameter) and x.is_cpu and x.dtype in (torch.float32, torch.float64)
+    return kind and x.is_contiguous() and not (x.is_neg() or x._is_zerotensor() or x.is_inference())
