@@ -109,7 +109,8 @@ class Diagnostics:
 class StepRecord:
     """What a step leaves behind to be looked at later: stacks (m, r) of its own, which nothing else writes into.
 
-    Nothing is computed before it is asked for, so a step that nobody looks at pays for no statistics.
+    Nothing is computed before it is asked for, so a step that nobody looks at pays for no statistics; but for `looks`,
+    which a step has that follows one that was looked at.
     """
 
     split: GroupedSplit  # the one in force at the step; its modules are the first stacks of each list below

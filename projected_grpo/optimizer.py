@@ -312,7 +312,8 @@ class RoutedOptimizer(Wrapper):
     def diagnostics(self) -> Diagnostics:
         """What the last step did, computed now, with one synchronisation with the device.
 
-        To be called before anything else moves the vectors.
+        To be called before anything else moves the vectors. The step after it is expected to be looked at too: where
+        compiled loops compute, they then look while they have the basis at hand, to the same bits.
         """
         if self._record is None:
             return Diagnostics()
@@ -383,7 +384,7 @@ class RoutedOptimizer(Wrapper):
         self.base.load_state_dict({key: value for key, value in state_dict.items() if key != checkpoint.KEY})
         self._use(basis)
         self._progress = None if named is None else stacked(self._layout, named)
-        self._record, self._interrupted = None, False
+        self._record, self._looked_at, self._interrupted = None, False, False
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 

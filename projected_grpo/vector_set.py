@@ -99,6 +99,7 @@ class _Members:
             quarantine vector's shape is seen, and refused, at the next one.
         """
         if self._V is None or not kernels.serve(self._V, [values]):
+            self._memory = None  # which may be part of a large one that nobody else needs any more
             return None
         found = self._memory
         if found is None or not found.is_theirs() or (closely and not found.is_read_as_it_was()):

@@ -107,7 +107,7 @@ def serve(V: Tensor, vectors: Sequence[Tensor]) -> bool:
     """Whether the kernels are to be used for V (m, k, r) and vectors (m, r).
 
     Not for those that do not fit, whom torch will tell why. Nor where torch does more with a call than compute it:
-    arrays in memory are all that the loops see, and what they write moves no version counter.
+    arrays in memory are all that the loops see, and what they write moves no version counter by itself.
     """
     if torch.compiler.is_compiling() or torch._C._is_tracing():
         return False
