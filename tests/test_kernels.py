@@ -4,14 +4,14 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from routed_toys import INTERVENTIONS, SPACES, make_pairs, routed, same_bits, take, unchecked_types, values
+from kernel_toys import compiled, counted
+from routed_toys import unchecked_types
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -19,14 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from projected_grpo import kernels
 from projected_grpo.along import Along, look, together
-from projected_grpo.cli import main
 from projected_grpo.errors import SettingError
 from projected_grpo.kernels import KERNELS, PAYS_FROM, use_kernels
 from projected_grpo.norms import trusted
 from projected_grpo.split import GroupedSplit, SplitResult, SplitRule, fastest_split
-from reference import Tape
-
-compiled = pytest.mark.skipif(kernels.version() is None, reason="numba is not there")
 
 
 @pytest.fixture(autouse=True)
@@ -36,19 +32,7 @@ def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each kernel has run."""
-    ran: Counter[str] = Counter()
-
-    def counting(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
-        def count(*args: Any, **kwargs: Any) -> Any:
-            ran[name] += 1
-            return kernel(*args, **kwargs)
-
-        return count
-
-    for name in ("split", "look_along", "move"):
-        monkeypatch.setattr(kernels, name, counting(name, getattr(kernels, name)))
-    return ran
+    return counted(monkeypatch, kernels, "split", "look_along", "move")
 
 
 def stack(m: int, k: int, r: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -167,120 +151,6 @@ def test_squares_that_overflow_or_vanish_are_left_to_torch(size: float, calls: C
     assert float(found.lengths) == pytest.approx(length, rel=1e-6)
     assert float(found.off) == pytest.approx(float(off.abs().sum()), rel=1e-4)
     assert not trusted(float(plain.lengths))
-
-
-@compiled
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("intervention", INTERVENTIONS)
-def test_training_and_diagnostics_are_the_same_by_either(space: str, intervention: str, calls: Counter[str]) -> None:
-    found = []
-    for choice in ("off", "on"):
-        pairs = make_pairs()
-        optimizer = routed(pairs, space=space, intervention=intervention, max_norm=1.0)
-        with use_kernels(choice):
-            take(optimizer, pairs, range(6))
-            found.append((values(pairs), optimizer.diagnostics()))
-            assert bool(calls) == (choice == "on")
-            assert (optimizer.loops is None) == (choice == "off")
-    assert calls["look_along"] >= len(optimizer._split.V)
-    splits = calls["split"] if space == "gradient" else calls["move"]
-    assert (splits > 0) == (intervention != "none")
-    (theirs, said), (ours, say) = found
-    for name, vectors in theirs.items():
-        for a, b in zip(vectors, ours[name], strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=6e-7)  # 20 ulps of entries of .3, after six steps
-    assert say.fired == said.fired
-    for name in ("cos_pre", "hackward_share_update", "hackward_share_parameters", "drift_ratio", "drift_opposition"):
-        assert getattr(say, name) == pytest.approx(getattr(said, name), rel=1e-5, abs=1e-6)
-
-
-RULES = {
-    "one_sided": {}, "no_gate": {"rule": SplitRule(gate="no_gate")}, "reverse": {"rule": SplitRule(gate="reverse")},
-    "predictable": {"rule": SplitRule(gate="predictable")}, "overshoot": {"rule": SplitRule(overshoot=1.5)},
-}  # fmt: skip
-
-
-@compiled
-@pytest.mark.parametrize("space", ["update", "displacement"])
-@pytest.mark.parametrize("rule", RULES)
-def test_a_step_that_is_looked_at_as_it_is_taken_says_what_it_says_afterwards(
-    space: str, rule: str, calls: Counter[str]
-) -> None:
-    """To the bit, so that whether somebody has looked at the step before changes nothing."""
-    pairs, twin = make_pairs(), make_pairs()
-    watched, seldom = (routed(each, space=space, max_norm=1.0, **RULES[rule]) for each in (pairs, twin))
-    with use_kernels("on"):
-        for step in range(4):
-            take(watched, pairs, range(step, step + 1))
-            on_the_way = watched.diagnostics()
-            before = calls["look_along"]
-            assert watched.diagnostics() == on_the_way
-            groups = len(watched._split.V)
-            assert calls["look_along"] - before == (groups if step == 0 else 0)  # nobody had looked before the first
-            take(seldom, twin, range(step, step + 1))
-            assert same_bits(values(pairs), values(twin))
-        assert seldom.diagnostics() == on_the_way
-        assert calls["look_along"] == 3 * groups
-        assert calls["split"] == 0
-        with use_kernels("off"):
-            by_torch, looked = watched.diagnostics(), dict(calls)
-    assert calls == looked
-    assert by_torch.hackward_share_update == pytest.approx(on_the_way.hackward_share_update, rel=1e-5, abs=1e-6)
-
-
-@compiled
-def test_who_stops_looking_pays_nothing(calls: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    move = kernels.move
-
-    def moved(*args: Any, look_at: Any, **kwargs: Any) -> Any:
-        seen.append(look_at is not None)
-        return move(*args, look_at=look_at, **kwargs)
-
-    monkeypatch.setattr(kernels, "move", moved)
-    pairs = make_pairs()
-    optimizer = routed(pairs)
-    with use_kernels("on"):
-        for step in range(5):
-            take(optimizer, pairs, range(step, step + 1))
-            if step == 1:
-                optimizer.diagnostics()
-        optimizer.diagnostics()
-        optimizer.load_state_dict(optimizer.state_dict())  # a run that goes on begins as one that nobody looks at
-        take(optimizer, pairs, range(5, 6))
-    groups = len(optimizer._split.V)
-    assert seen == [step == 2 for step in range(6) for _ in range(groups)]
-
-
-@compiled
-@pytest.mark.parametrize("intervention", ["erase", "route"])
-@pytest.mark.parametrize("space", ["update", "displacement"])
-def test_a_magnitude_that_is_preserved_is_not_moved_by_a_loop(
-    intervention: str, space: str, calls: Counter[str]
-) -> None:
-    pairs = make_pairs()
-    optimizer = routed(pairs, space=space, intervention=intervention, rule=SplitRule(preserve_magnitude=True))
-    with use_kernels("on"):
-        take(optimizer, pairs, range(2))
-    assert not calls["move"]
-    assert calls["split"] == 2 * len(optimizer._split.V)
-
-
-@compiled
-def test_what_was_seen_on_the_way_is_looked_at_again_where_squares_vanish(calls: Counter[str]) -> None:
-    pairs = make_pairs()
-    optimizer = routed(pairs, base="SGD")
-    with use_kernels("on"):
-        take(optimizer, pairs, range(1))
-        optimizer.diagnostics()
-        for pair in pairs.values():
-            pair.deployed.grad = torch.full_like(pair.deployed, 1e-30)
-        optimizer.step()
-        found = optimizer.diagnostics()
-    with use_kernels("off"):
-        wanted = optimizer.diagnostics()
-    assert found.cos_pre == pytest.approx(wanted.cos_pre, rel=1e-5)
-    assert found.cos_pre
 
 
 @compiled
@@ -411,20 +281,6 @@ def test_what_may_compute_is_named() -> None:
         assert kernels.named() is None
 
 
-@pytest.mark.parametrize("space", SPACES)
-def test_a_word_that_means_nothing_is_refused_before_the_step(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = make_pairs()
-    optimizer = routed(pairs, space=space)
-    take(optimizer, pairs, range(1))
-    before = values(pairs)
-    monkeypatch.setenv(KERNELS, "fast")
-    with pytest.raises(SettingError, match="'fast'"):
-        take(optimizer, pairs, range(1, 2))
-    monkeypatch.delenv(KERNELS)
-    assert all(torch.equal(a, b) for name in before for a, b in zip(before[name], values(pairs)[name], strict=True))
-    take(optimizer, pairs, range(1, 2))
-
-
 @pytest.mark.parametrize("error", [ImportError, OSError, AttributeError])
 def test_without_numba_torch_computes_and_on_is_refused(
     monkeypatch: pytest.MonkeyPatch, calls: Counter[str], error: type[Exception]
@@ -460,15 +316,3 @@ def test_a_grouped_split_of_real_size_keeps_its_bounds_by_itself(calls: Counter[
         removed = basis.T @ (basis @ wide).relu()
         assert float((result.removed[name] - removed).abs().max()) <= apart(g, V)
         assert torch.equal(result.kept[name], x - result.removed[name])
-
-
-@compiled
-@pytest.mark.long
-def test_the_suite_is_green_by_the_kernels(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_tape: Tape, calls: Counter[str]
-) -> None:
-    small_tape.save(tmp_path / "tape.safetensors")
-    monkeypatch.setenv(KERNELS, "on")
-    tape = str(tmp_path / "tape.safetensors")
-    assert main(["verify", "--only", "optimizer", "clip", "--profile", "quick", "--tape", tape]) == 0
-    assert min(calls["split"], calls["look_along"], calls["move"]) > 100

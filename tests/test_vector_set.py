@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from kernel_toys import compiled, counted
 from routed_toys import gradients, make_pairs, routed, take
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from projected_grpo import kernels
 from projected_grpo.errors import OutsideWriteError, ProjectedGRPOError
 from projected_grpo.kernels import use_kernels
 from projected_grpo.kernels.memory import Memory
@@ -19,7 +19,6 @@ from projected_grpo.vector_set import VectorSet
 
 COVERED = {"a": 5, "b": 5, "c": 3}  # r of modules that have rows; d has none
 MODULES = {**COVERED, "d": 5}
-compiled = pytest.mark.skipif(kernels.version() is None, reason="numba is not there")
 
 
 @pytest.fixture(params=["off", pytest.param("on", marks=compiled)])
@@ -31,20 +30,7 @@ def choice(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often vectors were compared or written where they lie."""
-    ran: Counter[str] = Counter()
-
-    def counting(name: str) -> Callable[[Memory, Tensor], object]:
-        original = getattr(Memory, name)
-
-        def count(memory: Memory, values: Tensor) -> object:
-            ran[name] += 1
-            return original(memory, values)
-
-        return count
-
-    for name in ("differs", "write"):
-        monkeypatch.setattr(Memory, name, counting(name))
-    return ran
+    return counted(monkeypatch, Memory, "differs", "write")
 
 
 def vector_set(dtype: torch.dtype = torch.float32, missing: str = "") -> VectorSet:
@@ -254,3 +240,21 @@ def test_a_step_compares_and_writes_where_the_vectors_lie(calls: Counter[str]) -
         take(optimizer, pairs, range(1, 2))
     groups = len(optimizer._split.V)
     assert calls == {"differs": 2 * groups, "write": 3 * groups}
+
+
+@compiled
+@pytest.mark.parametrize("how", [_shorter, lambda x: x.as_strided(x.shape, (0,))])
+def test_what_base_makes_of_a_vector_in_its_place_is_refused_at_the_next_step(how: Callable[[Tensor], Tensor]) -> None:
+    """At the write it is not looked at, for that would be done three times a step."""
+    pairs = make_pairs()
+    optimizer = routed(pairs)
+    vector = pairs["a.q"].quarantine
+    with use_kernels("on"):
+        take(optimizer, pairs, range(2))
+        changing = optimizer.base.register_step_post_hook(lambda *_: setattr(vector, "data", how(vector.data)))
+        take(optimizer, pairs, range(2, 3))
+        changing.remove()
+        for name, g in gradients(3).items():
+            pairs[name].deployed.grad = g
+        with pytest.raises(OutsideWriteError, match=r"a\.q: .* the quarantine vector"):
+            optimizer.step()

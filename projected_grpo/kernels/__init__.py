@@ -119,9 +119,15 @@ def serve(V: Tensor, vectors: Sequence[Tensor]) -> bool:
     return (
         not watched
         and enabled(V)
-        and all(_plain(x) and x.dtype == V.dtype for x in (V, *vectors))
+        and all(is_plain(x) and not x.requires_grad and x.dtype == V.dtype for x in (V, *vectors))
         and all(x.shape == (V.shape[0], V.shape[2]) and x.device == V.device for x in vectors)
     )
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether a tensor is nothing but numbers one after another in memory of its own or another's."""
+    kind = type(x) in (Tensor, torch.nn.Parameter) and x.is_contiguous()
+    return kind and not (x.is_neg() or x._is_zerotensor())
 
 
 def split(
@@ -150,7 +156,7 @@ def split(
 
 
 def look_along(vectors: Sequence[Float[Tensor, "m r"]], V: Float[Tensor, "m k r"], off_basis_of: int) -> Look:
-    """Of j vectors of every module; lengths are plain.
+    """What `along.look` says of j vectors of every module, with plain lengths.
 
     Arguments:
         vectors, V: which `serve` has said yes to.
@@ -200,11 +206,6 @@ def move(
 
 def _axes(open: Bool[Tensor, "m k"] | None, V: Float[Tensor, "m k r"]) -> Bool[Tensor, "m _"]:
     return torch.empty(V.shape[0], 0, dtype=torch.bool, device=V.device) if open is None else open
-
-
-def _plain(x: Tensor) -> bool:
-    """Whether a tensor is nothing but dense numbers one after another."""
-    return type(x) in (Tensor, torch.nn.Parameter) and x.is_contiguous() and not x.requires_grad and not x.is_neg()
 
 
 def _checked(choice: str, where: str) -> Choice:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from projected_grpo import kernels
 
@@ -18,7 +17,7 @@ class Memory:
     never gets the same address again by chance, perhaps with fewer entries.
 
     Arguments:
-        vectors: dense, of float32 or float64, on a CPU.
+        vectors: see `of`, which says whether the loops can read them.
     """
 
     def __init__(self, vectors: Sequence[Tensor]) -> None:
@@ -31,11 +30,12 @@ class Memory:
 
     @classmethod
     def of(cls, vectors: Sequence[Tensor | None], like: Tensor) -> "Memory | None":
-        """That of vectors whose values would be (m, r); None unless it is as the loops want it."""
-        placed = [vector for vector in vectors if vector is not None and _plain(vector)]
-        alike = {(vector.shape, vector.dtype, vector.device) for vector in placed}
-        served = len(placed) == len(vectors) and alike == {(like.shape[1:], like.dtype, like.device)}
-        return cls(placed) if served else None
+        """That of vectors whose values are like those (m, r), which `serve` has said yes to; None where one is missing,
+        is otherwise, or keeps no version that autograd could be told."""
+        placed = [vector for vector in vectors if vector is not None and kernels.is_plain(vector)]
+        alike = {(vector.shape, vector.dtype, vector.device, vector.is_inference()) for vector in placed}
+        wanted = {(like.shape[1:], like.dtype, like.device, False)}
+        return cls(placed) if len(placed) == len(vectors) and alike == wanted else None
 
     def is_theirs(self) -> bool:
         """Whether the vectors still lie there."""
@@ -62,8 +62,3 @@ def _addresses(vectors: Sequence[Tensor]) -> list[int]:
 def _read(vectors: Sequence[Tensor]) -> set[tuple[torch.Size, torch.dtype, bool, bool]]:
     """In what ways their memory is read."""
     return {(vector.shape, vector.dtype, vector.is_contiguous(), vector.is_neg()) for vector in vectors}
-
-
-def _plain(x: Tensor) -> bool:
-    kind = type(x) in (Tensor, Parameter) and x.is_cpu and x.dtype in (torch.float32, torch.float64)
-    return kind and x.is_contiguous() and not (x.is_neg() or x._is_zerotensor() or x.is_inference())
