@@ -22,21 +22,21 @@ that is seen, through what is dropped there and kept here:
 import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from projected_grpo import kernels
-from projected_grpo.along import look, together
-from projected_grpo.kernels import Look
-from projected_grpo.norms import global_norm, lengths, plain_lengths, trusted
+from projected_grpo.along import Along, look
+from projected_grpo.kernels import ACCUMULATED, DISPLACEMENT, FED, QUARANTINE, UPDATE
+from projected_grpo.norms import global_norm, trusted
 from projected_grpo.split import GroupedSplit, Stack
 from projected_grpo.stacks import Stacks
 
 DRIFT_RATIO_LIMIT = 2.0
 DRIFT_OPPOSITION_LIMIT = 0.35
-ACCUMULATED, UPDATE, DISPLACEMENT, QUARANTINE, FED = range(5)  # places of what a record looks at side by side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,29 +122,21 @@ class StepRecord:
     before: Stacks  # deployed, before the step
     start: Stacks  # deployed, before the first step
     point: Stacks  # the optimizer's own, where it keeps what is dropped; else empty
-    looks: Sequence[Look | None]  # what the step has seen of each stack on its way, in place of looking at it later
+    looks: Sequence[Tensor | None]  # what the step has seen of each stack on its way, in place of looking at it later
 
     def read(self, deployed: Stacks, quarantine: Stacks) -> Diagnostics:
         """Computes everything, with one synchronisation; the vectors (m, r) are those after the step.
 
         A second one follows where a length is zero, or so large or small that its plain norm may be wrong.
         """
-        stacks = [*zip(range(len(self.split.V)), deployed, quarantine, strict=False)]
         home = self.norm_pre_clip.device
+        norms = [self.norm_pre_clip, self.norm_post_clip, *self._ahead(deployed)]
+        alone = torch.stack([norm.to(home, torch.float64) for norm in norms])
         for careful in (False, True):
-            looks = (self._look(*each, careful=careful) for each in stacks)  # one after another, for they take memory
-            c, norms, off = together(looks, careful=careful, home=home)
-            d, q = c[DISPLACEMENT], c[QUARANTINE]
-            numbers = {
-                "pre-clip": self.norm_pre_clip, "post-clip": self.norm_post_clip, **self._ahead(deployed),
-                "fired": (c[ACCUMULATED] > 0).sum(), "d along": d.abs().sum(), "d off": off,
-                "d and q": d @ q, "q squared": q @ q,
-            }  # fmt: skip
-            hackward = (lengths if careful else plain_lengths)(torch.relu(c))
-            alone = torch.stack([number.to(home, torch.float64) for number in numbers.values()])
-            read = torch.cat([alone, hackward, norms]).tolist()
-            number, count = dict(zip(numbers, read, strict=False)), len(norms)
-            share_of = dict(enumerate(zip(read[-2 * count : -count], read[-count:], strict=True)))
+            parts = self._looks(deployed, quarantine, careful=careful)
+            (before, after, *ahead), *read = _read([alone, *parts])
+            along = Along.of(read)
+            share_of = dict(enumerate(zip(along.hackward, along.lengths, strict=True)))
             del share_of[QUARANTINE]
             if all(trusted(norm) for _, norm in share_of.values()):
                 break
@@ -153,31 +145,42 @@ class StepRecord:
         return Diagnostics(
             cos_pre=shares[ACCUMULATED],
             cos_pre_null=math.sqrt(axes / (2 * r)) if r else 0.0,
-            fired=int(number["fired"]),
+            fired=int(along.fired),
             axes=axes,
-            grad_norm_pre_clip=number["pre-clip"],
-            grad_norm_post_clip=number["post-clip"],
+            grad_norm_pre_clip=before,
+            grad_norm_post_clip=after,
             hackward_share_gradient=shares[FED if self.fed else ACCUMULATED],
             hackward_share_update=shares[UPDATE],
             hackward_share_parameters=shares[DISPLACEMENT],
-            drift_ratio=_quotient(number["d along"] * coordinates, number["d off"] * all_axes),
-            drift_opposition=_quotient(number["d and q"], number["q squared"]),
-            windup=_quotient(number["point"], number["displacement"]) if self.point else None,
+            drift_ratio=_quotient(along.along * coordinates, along.off * all_axes),
+            drift_opposition=_quotient(along.product, along.squared),
+            windup=_quotient(*ahead) if self.point else None,
         )
 
-    def _look(self, group: int, deployed: Tensor, quarantine: Tensor, *, careful: bool) -> Look:
-        """At whatever is looked at along the basis."""
-        seen = self.looks[group] if self.looks else None
-        if seen is not None and not careful and kernels.chosen() != "off":
-            return seen
-        vectors = [self.g[group], self.before[group] - deployed, self.start[group] - deployed, quarantine]
-        looked_at = [*vectors, self.fed[group]] if self.fed else vectors
-        return look(looked_at, self.split.V[group], off_basis_of=DISPLACEMENT, careful=careful)
+    def _looks(self, deployed: Stacks, quarantine: Stacks, *, careful: bool) -> list[Float[Tensor, " _"]]:
+        """As `along.look` returns them: of groups that the step has looked at on its way, and of all others now."""
+        seen = () if careful or kernels.chosen() == "off" else self.looks
+        found = {group: part for group, part in enumerate(seen) if part is not None}
+        others = [group for group in range(len(self.split.V)) if group not in found]
+        vectors = (self._looked_at(group, deployed[group], quarantine[group]) for group in others)
+        return [*found.values(), *look(vectors, careful=careful, home=self.norm_pre_clip.device)]
 
-    def _ahead(self, deployed: Stacks) -> dict[str, Float[Tensor, ""]]:
+    def _looked_at(self, group: int, deployed: Tensor, quarantine: Tensor) -> tuple[Stacks, Tensor]:
+        """The vectors of a group, and its basis."""
+        vectors = [self.g[group], self.before[group] - deployed, self.start[group] - deployed, quarantine]
+        return [*vectors, self.fed[group]] if self.fed else vectors, self.split.V[group]
+
+    def _ahead(self, deployed: Stacks) -> list[Float[Tensor, ""]]:
         """How far the optimizer's point and the deployed vectors have come, over all modules, where they differ."""
-        ends = {"point": self.point, "displacement": deployed} if self.point else {}
-        return {name: global_norm(torch._foreach_sub(end, self.start)) for name, end in ends.items()}
+        ends = (self.point, deployed) if self.point else ()
+        return [global_norm(torch._foreach_sub(end, self.start)) for end in ends]
+
+
+def _read(parts: Sequence[Float[Tensor, " _"]]) -> list[list[float]]:
+    """The numbers of each, all read together, where the first is."""
+    read = torch.cat([part.to(parts[0].device) for part in parts]).tolist()
+    ends = [0, *accumulate(len(part) for part in parts)]
+    return [read[start:end] for start, end in pairwise(ends)]
 
 
 def _quotient(a: float, b: float) -> float:

@@ -30,7 +30,6 @@ from projected_grpo.clip import ClipPolicy, Fed, clip_factor, clip_unsplit, spli
 from projected_grpo.diagnostics import Diagnostics, StepRecord
 from projected_grpo.errors import InterruptedStepError, ProjectedGRPOError
 from projected_grpo.gradients import Found, drop_on_arrival, find, lent
-from projected_grpo.kernels import Look
 from projected_grpo.norms import global_norm, in_own_dtypes, plain_norm, trusted
 from projected_grpo.preconditions import check_base, check_finite
 from projected_grpo.probes import MeasureOnce
@@ -246,7 +245,7 @@ class RoutedOptimizer(Wrapper):
             check_finite(found.g, others, norm_fed)
         return fed, norm_fed
 
-    def _stepped(self, progress: Progress, fed: Fed, g: Stacks) -> tuple[Progress, list[Look | None]]:
+    def _stepped(self, progress: Progress, fed: Fed, g: Stacks) -> tuple[Progress, list[Tensor | None]]:
         """Base steps once: where the vectors are, or at the point, whose parts are then written to them.
 
         g: see `Progress.moved_to`.

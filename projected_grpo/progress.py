@@ -22,7 +22,6 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from projected_grpo import kernels
-from projected_grpo.kernels import Look
 from projected_grpo.posthoc import combined
 from projected_grpo.routing import Routing
 from projected_grpo.split import GroupedSplit, fastest_split
@@ -45,7 +44,7 @@ class Progress:
 
     def moved_to(
         self, point: Stacks, split: GroupedSplit, routing: Routing, g: Stacks = ()
-    ) -> tuple["Progress", list[Look | None]]:
+    ) -> tuple["Progress", list[Tensor | None]]:
         """Splits how far the point has come; writes nothing yet.
 
         Arguments:
@@ -127,7 +126,7 @@ class _Moved(NamedTuple):
     deployed: Tensor
     quarantine: Tensor | None  # None under erase
     coefficients: Tensor | None  # (m, k) of the split; None where there are no rows
-    look: Look | None
+    look: Tensor | None  # what `along.look` would say
 
 
 def stacked(layout: Layout, named: Mapping[str, Mapping[str, Tensor]]) -> Progress:

@@ -27,7 +27,7 @@ from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -40,15 +40,10 @@ Choice = Literal["auto", "on", "off"]
 CHOICES = get_args(Choice)
 KERNELS = "PROJECTED_GRPO_KERNELS"
 PAYS_FROM = 2**18  # entries of V: a megabyte in float32, about what one core has as a cache of its own
+# What diagnostics look at side by side, and how many numbers they want besides the lengths: see `along.look`.
+ACCUMULATED, UPDATE, DISPLACEMENT, QUARANTINE, FED = range(5)
+GAUGES = 5
 _choice: ContextVar[Choice] = ContextVar("kernels")
-
-
-class Look(NamedTuple):
-    """What there is to say of j vectors of each of m modules, and their bases."""
-
-    coefficients: Tensor  # (m, j, k), in the working dtype
-    lengths: Tensor  # (m, j), in that or in float64
-    off: Tensor  # (m,), likewise: of one of the vectors, Σ |x - VᵀV x|
 
 
 @contextmanager
@@ -155,18 +150,20 @@ def split(
     return kept, removed, c
 
 
-def look_along(vectors: Sequence[Float[Tensor, "m r"]], V: Float[Tensor, "m k r"], off_basis_of: int) -> Look:
-    """What `along.look` says of j vectors of every module, with plain lengths.
+def look_along(vectors: Sequence[Float[Tensor, "m r"]], V: Float[Tensor, "m k r"]) -> Float[Tensor, " n"]:
+    """What `along.look` says of j vectors of every module of one group, with plain lengths.
 
     Arguments:
         vectors, V: which `serve` has said yes to.
-        off_basis_of: the place of the vector whose part off the basis is summed.
     """
-    m, k, _ = V.shape
-    c, squares, off = V.new_empty(m, len(vectors), k), V.new_empty(m, len(vectors)), V.new_empty(m)
-    arrays = [each.numpy() for each in (V, c, squares, off)]
-    loops().look_along(tuple(x.numpy() for x in vectors), *arrays, off_basis_of)
-    return Look(c, squares.sqrt_(), off)
+    totals = _no_totals(V, len(vectors))
+    loops().look_along(tuple(x.numpy() for x in vectors), V.numpy(), totals.numpy())
+    totals[GAUGES:].sqrt_()
+    return totals
+
+
+def _no_totals(V: Tensor, count: int) -> Tensor:
+    return V.new_zeros(GAUGES + 2 * count, dtype=torch.float64)
 
 
 def move(
@@ -181,7 +178,7 @@ def move(
     strength: float,
     open: Bool[Tensor, "m k"] | None,
     look_at: tuple[Tensor, Tensor, Tensor] | None,
-) -> tuple[Float[Tensor, "m r"], Float[Tensor, "m r"] | None, Float[Tensor, "m k"], Look | None]:
+) -> tuple[Float[Tensor, "m r"], Float[Tensor, "m r"] | None, Float[Tensor, "m k"], Tensor | None]:
     """Splits origin - point as `split` does, and returns deployed = base - kept, quarantine = held - removed, the
     coefficients, and to the same bits what `look_along` says of g, before - deployed, start - deployed and quarantine.
 
@@ -196,12 +193,12 @@ def move(
     deployed, c = torch.empty_like(base), V.new_empty(m, k)
     quarantine = torch.empty_like(base) if routes else none
     g, before, start = look_at or (none, none, none)
-    seen = V.new_empty(m, 4, k), V.new_empty(m, 4), V.new_empty(m)
+    totals = _no_totals(V, 4)
     to = [each.numpy() for each in (V, _axes(open, V), base, none if held is None else held, c, deployed, quarantine)]
-    looks = [each.numpy() for each in (g, before, start, *seen)]
+    looks = [each.numpy() for each in (g, before, start, totals)]
     loops().move(origin.numpy(), point.numpy(), *to, one_sided, strength, *looks)
-    look = Look(seen[0], seen[1].sqrt_(), seen[2]) if look_at else None
-    return deployed, quarantine if routes else None, c, look
+    totals[GAUGES:].sqrt_()
+    return deployed, quarantine if routes else None, c, totals if look_at else None
 
 
 def _axes(open: Bool[Tensor, "m k"] | None, V: Float[Tensor, "m k r"]) -> Bool[Tensor, "m _"]:

@@ -12,6 +12,8 @@ import numpy as np
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
+from projected_grpo.kernels import ACCUMULATED, DISPLACEMENT, GAUGES, QUARANTINE
+
 VERSION = numba.__version__
 IN_ORDER = {"nogil": True, "error_model": "numpy"}
 ANY_ORDER = {**IN_ORDER, "fastmath": {"reassoc", "contract", "nsz"}}  # NaN and infinity are what they are
@@ -117,6 +119,26 @@ def _off(x, c, V, rest):
     return _sum_of_sizes(rest)
 
 
+@njit(**ANY_ORDER)
+@no_type_check
+def _add(c, squares, off, totals):
+    """Adds what one module's coefficients (j, k), squared lengths (j,) and part off the basis say to the totals."""
+    count, k = c.shape
+    wide = totals.dtype.type
+    for i in range(k):
+        d, q = wide(c[DISPLACEMENT, i]), wide(c[QUARANTINE, i])
+        totals[0] += c[ACCUMULATED, i] > 0
+        totals[1] += abs(d)
+        totals[3] += d * q
+        totals[4] += q * q
+        for b in range(count):
+            if not c[b, i] <= 0:  # nor is NaN
+                totals[GAUGES + b] += wide(c[b, i]) * wide(c[b, i])
+    totals[2] += off
+    for b in range(count):
+        totals[GAUGES + count + b] += squares[b]
+
+
 @njit(**IN_ORDER)
 @no_type_check
 def split(g, V, open, c, removed, kept, one_sided, strength, in_place):
@@ -132,34 +154,35 @@ def split(g, V, open, c, removed, kept, one_sided, strength, in_place):
 
 @njit(**IN_ORDER)
 @no_type_check
-def look_along(vectors, V, c, squares, off, off_basis_of):
-    """See `kernels.look_along`."""
+def look_along(vectors, V, totals):
+    """See `kernels.look_along`; of lengths the squares."""
     m, k, r = V.shape
     count = len(vectors)
-    rest = np.empty(r, V.dtype)
+    c, squares, rest = np.empty((count, k), V.dtype), np.empty(count, V.dtype), np.empty(r, V.dtype)
     for a in range(m):
         for b in range(0, count - 1, 2):
-            _look_at_two(vectors[b][a], vectors[b + 1][a], V[a], c[a, b], c[a, b + 1])
+            _look_at_two(vectors[b][a], vectors[b + 1][a], V[a], c[b], c[b + 1])
         if count % 2:
             for j in range(k):
-                c[a, count - 1, j] = _product(vectors[count - 1][a], V[a, j])
+                c[count - 1, j] = _product(vectors[count - 1][a], V[a, j])
         for b in range(count):
-            squares[a, b] = _product(vectors[b][a], vectors[b][a])
-        off[a] = _off(vectors[off_basis_of][a], c[a, off_basis_of], V[a], rest)
+            squares[b] = _product(vectors[b][a], vectors[b][a])
+        _add(c, squares, _off(vectors[DISPLACEMENT][a], c[DISPLACEMENT], V[a], rest), totals)
 
 
 @njit(**IN_ORDER)
 @no_type_check
 def move(
     origin, point, V, open, base, held, coefficients, deployed, quarantine, one_sided, strength,
-    g, before, start, c, squares, off,
+    g, before, start, totals,
 ):  # fmt: skip
     """See `kernels.move`; `open` is as in `split`, `held` is empty where nothing is, `quarantine` where what is removed
-    is dropped, and `g` where nothing is looked at."""
-    m, _, r = V.shape
+    is dropped, and `g` where nothing is looked at. The totals are as in `look_along`."""
+    m, k, r = V.shape
     factor = V.dtype.type(strength)
     kept, removed = np.empty(r, V.dtype), np.empty(r, V.dtype)
     update, rest = np.empty(r, V.dtype), np.empty(r, V.dtype)
+    c, squares = np.empty((4, k), V.dtype), np.empty(4, V.dtype)
     for a in range(m):
         _difference(origin[a], point[a], kept)
         _split(kept, V[a], open[a], coefficients[a], removed, one_sided, factor)
@@ -173,12 +196,11 @@ def move(
             displacement = kept  # which nobody needs any more
             _difference(before[a], deployed[a], update)
             _difference(start[a], deployed[a], displacement)
-            _look_at_two(g[a], update, V[a], c[a, 0], c[a, 1])
-            _look_at_two(displacement, quarantine[a], V[a], c[a, 2], c[a, 3])
-            squares[a, 0], squares[a, 1] = _product(g[a], g[a]), _product(update, update)
-            squares[a, 2] = _product(displacement, displacement)
-            squares[a, 3] = _product(quarantine[a], quarantine[a])
-            off[a] = _off(displacement, c[a, 2], V[a], rest)
+            _look_at_two(g[a], update, V[a], c[0], c[1])
+            _look_at_two(displacement, quarantine[a], V[a], c[2], c[3])
+            squares[0], squares[1] = _product(g[a], g[a]), _product(update, update)
+            squares[2], squares[3] = _product(displacement, displacement), _product(quarantine[a], quarantine[a])
+            _add(c, squares, _off(displacement, c[2], V[a], rest), totals)
 
 
 @intrinsic
