@@ -181,7 +181,7 @@ class RoutedOptimizer(Wrapper):
             )
         return loss
 
-    def _vectors_now(self, progress: Progress) -> tuple[tuple[Stacks, Stacks], Bool[Tensor, ""] | None]:
+    def _vectors_now(self, progress: Progress) -> tuple[tuple[Stacks, Stacks], bool | Bool[Tensor, ""]]:
         """The deployed and the quarantine vectors, which nothing writes over; and whether they are other than what the
         last step wrote, where that is asked.
 
@@ -189,7 +189,7 @@ class RoutedOptimizer(Wrapper):
             OutsideWriteError: one was cast or moved, where the next step would overwrite it.
         """
         if not self.routing.moves_the_point:
-            return (self._deployed.stack(), self._quarantine.stack()), None
+            return (self._deployed.stack(), self._quarantine.stack()), False
         try:
             changed = progress.changed(self._deployed, self._quarantine)
             quarantine = progress.quarantine or self._quarantine.stack()
@@ -203,17 +203,18 @@ class RoutedOptimizer(Wrapper):
         self._quarantine.check_untouched(progress.quarantine)
 
     def _norm(
-        self, g: Stacks, found: Found, progress: Progress, changed: Bool[Tensor, ""] | None
+        self, g: Stacks, found: Found, progress: Progress, changed: bool | Bool[Tensor, ""]
     ) -> tuple[Tensor, float]:
         """The norm of everything that was found, after all that can be refused, with one synchronisation."""
         others = found.other_gradients
         norm = global_norm(g, others) if any(other.is_sparse for other in others) else plain_norm(g, others)
-        size, is_changed = torch.stack([norm, norm.new_zeros(()) if changed is None else changed.to(norm)]).tolist()
+        unread = [changed.to(norm)] if isinstance(changed, Tensor) else []
+        size, *rest = torch.stack([norm, *unread]).tolist()
         if not trusted(size):
             norm = global_norm(g, others)
             check_finite(found.g, others, norm)
             size = float(norm)
-        if is_changed:
+        if any(rest) or changed is True:
             self._check_untouched(progress)
         return norm, size
 
@@ -248,17 +249,14 @@ class RoutedOptimizer(Wrapper):
     def _stepped(self, progress: Progress, fed: Fed, g: Stacks) -> tuple[Progress, list[Tensor | None]]:
         """Base steps once: where the vectors are, or at the point, whose parts are then written to them.
 
-        g: see `Progress.moved_to`.
+        g: see `Progress.moved`.
         """
         if not self.routing.moves_the_point:
             self.base.step()
             return replace(progress, memory=fed.memory), []
-        self._deployed.write(progress.point)
+        self._deployed.write(progress.point, just_compared=True)
         self.base.step()
-        progress, looks = progress.moved_to(self._deployed.stack(), self._split, self.routing, g)
-        self._deployed.write(progress.deployed)
-        self._quarantine.write(progress.quarantine)
-        return progress, looks
+        return progress.moved(self._deployed, self._quarantine, self._split, self.routing, g)
 
     @contextmanager
     def _vectors_kept_on_failure(self, deployed: Stacks, quarantine: Stacks) -> Iterator[None]:

@@ -22,6 +22,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from projected_grpo import kernels
+from projected_grpo.kernels.memory import move
 from projected_grpo.posthoc import combined
 from projected_grpo.routing import Routing
 from projected_grpo.split import GroupedSplit, fastest_split
@@ -42,75 +43,94 @@ class Progress:
     quarantine: Stacks  # as the last step wrote them; empty under erase
     memory: Values = field(default_factory=dict)  # module → (k,): of the predictable gate; empty before it saw anything
 
-    def moved_to(
-        self, point: Stacks, split: GroupedSplit, routing: Routing, g: Stacks = ()
+    def moved(
+        self, deployed: VectorSet, quarantine: VectorSet, split: GroupedSplit, routing: Routing, g: Stacks = ()
     ) -> tuple["Progress", list[Tensor | None]]:
-        """Splits how far the point has come; writes nothing yet.
+        """Splits how far the point has come, which is found in the deployed vectors, and writes the parts to both.
+
+        Under route the new point may be kept where the old one was, so this progress is spent.
 
         Arguments:
-            point: where the base optimizer has moved it.
             g: the accumulated gradients, if diagnostics will look at the step. What the compiled loops see of each
                 stack while they have V at hand is returned; None for those that they don't serve.
         """
         means = split.means(self.memory)
         parts = [
-            self._part_moved_to(to, group, split, routing, None if mean is None else mean > 0, g)
-            for group, (to, mean) in enumerate(zip_longest(point, means))
+            self._moved(group, deployed, quarantine, split, routing, None if mean is None else mean > 0, g)
+            for group, (_, mean) in enumerate(zip_longest(self.start, means))
         ]
         coefficients = [part.coefficients for part in parts if part.coefficients is not None]
         memory = split.remembered(self.memory, means, coefficients)
-        deployed = [part.deployed for part in parts]
-        quarantine = [part.quarantine for part in parts if part.quarantine is not None]
+        deployed.write([None if part.is_written else part.deployed for part in parts])
+        quarantine.write([None if part.is_written else part.quarantine for part in parts])
+        parted = [part.deployed for part in parts]
+        point = [part.point for part in parts]
         if routing.retained < 1:
-            point = torch._foreach_lerp(deployed, point, routing.retained)
-        looks = [part.look for part in parts[: len(split.V)]]
-        return Progress(self.start, point, deployed, quarantine, memory), looks
+            point = list(torch._foreach_lerp(parted, point, routing.retained))
+        held = [part.quarantine for part in parts if part.quarantine is not None]
+        return Progress(self.start, point, parted, held, memory), [part.look for part in parts[: len(split.V)]]
 
-    def _part_moved_to(
-        self, point: Tensor, group: int, split: GroupedSplit, routing: Routing, open: Tensor | None, g: Stacks
+    def _moved(
+        self,
+        group: int,
+        deployed: VectorSet,
+        quarantine: VectorSet,
+        split: GroupedSplit,
+        routing: Routing,
+        open: Tensor | None,
+        g: Stacks,
     ) -> "_Moved":
         by_update, routes, rule = routing.space == "update", bool(self.quarantine), split.rule
         origin, base = (self.point, self.deployed) if by_update else (self.start, self.start)
         held = self.quarantine[group] if by_update and routes else None
         V = split.V[group] if group < len(split.V) else None
         look_at = (g[group], self.deployed[group], self.start[group]) if g and routes else None
-        stacks = [origin[group], point, base[group], *([] if held is None else [held]), *(look_at or ())]
+        point = self.point[group] if routes else torch.empty_like(base[group])
+        stacks = [origin[group], base[group], point, *([] if held is None else [held]), *(look_at or ())]
         if V is not None and not rule.preserve_magnitude and kernels.serve(V, stacks):
-            return _Moved(*kernels.move(
-                origin[group], point, V, base=base[group], held=held, routes=routes,
-                one_sided=rule.gate == "one_sided", strength=rule.strength, open=open, look_at=look_at,
-            ))  # fmt: skip
+            at = deployed.memory(group, base[group])
+            quarantine_at = quarantine.memory(group, base[group]) if routes else None
+            if at is not None and (quarantine_at is not None or not routes):
+                parts = move(
+                    at, quarantine_at, origin[group], V, base=base[group], held=held, point=point,
+                    one_sided=rule.gate == "one_sided", strength=rule.strength, open=open, look_at=look_at,
+                )  # fmt: skip
+                return _Moved(point, *parts, is_written=True)
+        point = deployed.stack_of(group)
         # Each result takes the place of what it is made of: new memory for each would cost as much as the arithmetic.
         came = origin[group] - point
         if V is None:
             kept, removed, c = came, torch.zeros_like(came), None
         else:
             kept, removed, c = fastest_split(came, V, rule, open=open, in_place=True)
-        deployed = torch.sub(base[group], kept, out=kept)
+        stays = torch.sub(base[group], kept, out=kept)
         if not routes:
-            return _Moved(deployed, None, c, None)
-        quarantine = removed.neg_() if held is None else torch.sub(held, removed, out=removed)
-        return _Moved(deployed, quarantine, c, None)
+            return _Moved(point, stays, None, c)
+        return _Moved(point, stays, removed.neg_() if held is None else torch.sub(held, removed, out=removed), c)
 
     def forgetting(self) -> "Progress":
         """Where training stands when its axes are replaced by others, of which nothing has been seen."""
         return replace(self, memory={})
 
-    def changed(self, deployed: VectorSet, quarantine: VectorSet) -> Bool[Tensor, ""]:
-        """Whether vectors differ from what the last step wrote, or are NaN.
+    def changed(self, deployed: VectorSet, quarantine: VectorSet) -> bool | Bool[Tensor, ""]:
+        """Whether vectors differ from what the last step wrote, or are NaN; not read yet where torch compares.
 
         Raises ShapeMismatchError, DTypeMismatchError or DeviceMismatchError for one that was cast or moved.
         """
         scratch = [torch.empty_like(stack) for stack in self.deployed]
+        known = False
         # Asked of each dtype by itself: in a coarser one a small difference is none.
         alike: defaultdict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
         for written, vectors in ((self.deployed, deployed), (self.quarantine, quarantine)):
             for difference in vectors.differences(written, scratch) if written else ():
-                alike[difference.dtype, difference.device].append(difference)
+                if isinstance(difference, bool):
+                    known |= difference
+                else:
+                    alike[difference.dtype, difference.device].append(difference)
         differ = [torch.stack(same).ne(0).any() for same in alike.values()]
-        if len(differ) > 1:
-            return torch.stack([each.to(differ[0].device) for each in differ]).any()
-        return differ[0]
+        if known or not differ:
+            return known
+        return differ[0] if len(differ) == 1 else torch.stack([each.to(differ[0].device) for each in differ]).any()
 
     def named(self, layout: Layout) -> dict[str, Values]:
         """The parts by name, every vector (r,) with a memory of its own."""
@@ -121,12 +141,14 @@ class Progress:
 
 
 class _Moved(NamedTuple):
-    """The parts of one stack (m, r)."""
+    """Where one stack (m, r) has come."""
 
+    point: Tensor
     deployed: Tensor
     quarantine: Tensor | None  # None under erase
     coefficients: Tensor | None  # (m, k) of the split; None where there are no rows
-    look: Tensor | None  # what `along.look` would say
+    look: Tensor | None = None  # what `along.look` would say
+    is_written: bool = False  # to the vectors
 
 
 def stacked(layout: Layout, named: Mapping[str, Mapping[str, Tensor]]) -> Progress:

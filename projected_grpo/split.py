@@ -30,7 +30,7 @@ Nothing overflows unless an entry of a part has no representation itself, as in 
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, NamedTuple, get_args
@@ -241,6 +241,7 @@ class GroupedSplit:
         self._k = {name: V.shape[0] for name, V in covered.items()}
         counts = [int(count) for V in self.V for count in V.any(dim=-1).sum(dim=-1).tolist()]
         self._axes = {name: (k, rows[name].shape[1]) for name, k in zip(self.layout.names, counts, strict=True)}
+        self._all_axes = _totals(self._axes.values())
 
     def __call__(self, vectors: Mapping[str, Tensor], memory: Mapping[str, Tensor] | None = None) -> GroupedResult:
         """Splits module → g (r,). A module without rows keeps all of its gradient and has zeros removed.
@@ -333,10 +334,11 @@ class GroupedSplit:
         """What computes in place of torch where a stack is large enough, such as "numba 0.68.1", if anything does."""
         return f"numba {kernels.version()}" if any(kernels.enabled(V) for V in self.V) else None
 
-    def axes(self, vectors: Collection[str] | None = None) -> tuple[int, int]:
+    def axes(self, vectors: Set[str] | None = None) -> tuple[int, int]:
         """(Σk, Σr) over the modules that have rows, of those named if any are; k counts the rows that aren't zero."""
-        present = [axes for name, axes in self._axes.items() if vectors is None or name in vectors]
-        return sum(k for k, _ in present), sum(r for _, r in present)
+        if vectors is None or self._axes.keys() <= vectors:
+            return self._all_axes
+        return _totals([axes for name, axes in self._axes.items() if name in vectors])
 
     def restricted(self, vectors: Collection[str]) -> "GroupedSplit":
         """The split of those modules that have a vector this time."""
@@ -356,6 +358,10 @@ class GroupedSplit:
         """Module → V (k, r), without the padding and in the dtype of its vectors, in which the rows came."""
         dtypes = {name: group.dtype for group in self.layout.groups for name in group.names}
         return {name: V[: self._k[name]].to(dtypes[name]) for name, V in self.layout.rows(self.V).items()}
+
+
+def _totals(axes: Collection[tuple[int, int]]) -> tuple[int, int]:
+    return sum(k for k, _ in axes), sum(r for _, r in axes)
 
 
 def _padded(rows: list[Tensor], dtype: torch.dtype) -> Tensor:

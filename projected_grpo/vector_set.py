@@ -1,6 +1,6 @@
 """One vector of every module, read and written together: all that are deployed, or all that are in quarantine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 import torch
@@ -32,11 +32,25 @@ class VectorSet:
         """Copies of them, (m, r) for each group; see `Layout.stack`."""
         return self._layout.stack(self.vectors)
 
-    def write(self, values: Stacks) -> None:
-        """Writes stacks of values to the vectors that there are; nothing where there are no stacks."""
+    def stack_of(self, group: int) -> Tensor:
+        """That of one group."""
+        return self._layout.groups[group].stack(self.vectors)
+
+    def memory(self, group: int, like: Tensor) -> Memory | None:
+        """Where the vectors of a group lie, for who has asked `kernels.serve` whether the loops are to read or write
+        values like those (m, r); None where they can't."""
+        return self._groups[group].memory(like)
+
+    def write(self, values: Sequence[Tensor | None], *, just_compared: bool = False) -> None:
+        """Writes stacks of values to the vectors that there are; nothing where there is no stack.
+
+        just_compared: nobody else has had the vectors since `differences` found them.
+        """
         to, rows = list[Tensor](), list[Tensor]()
         for members, value in zip(self._groups, values, strict=False):
-            if (memory := members.memory(value)) is not None:
+            if value is None:
+                continue
+            if (memory := members.found if just_compared else members.served(value)) is not None:
                 memory.write(value)
                 continue
             for vector, row in zip(members.vectors, value.unbind(), strict=True):
@@ -46,18 +60,18 @@ class VectorSet:
         if to:
             torch._foreach_copy_(to, rows)
 
-    def differences(self, written: Stacks, scratch: Stacks) -> list[Tensor]:
-        """Numbers () of which one is NaN or not zero where a vector isn't what was written, or is NaN.
+    def differences(self, written: Stacks, scratch: Stacks) -> list[bool | Tensor]:
+        """One is True, or a number () that is NaN or not zero, where a vector is NaN or isn't what was written.
 
         Arguments:
             written: (m, r) for each group; the scratch is of the same shapes, and may be written over.
 
         Raises ShapeMismatchError, DTypeMismatchError or DeviceMismatchError for a vector that was cast or moved.
         """
-        found = []
+        found = list[bool | Tensor]()
         for members, value, place in zip(self._groups, written, scratch, strict=True):
-            if (memory := members.memory(value, closely=True)) is not None:
-                found.append(value.new_tensor(memory.differs(value)))
+            if (memory := members.served(value, closely=True)) is not None:
+                found.append(memory.differs(value))
             else:
                 # The extremes of the difference: on a CPU a third of the time of a comparison entry by entry.
                 found += torch.aminmax(torch.sub(value, members.group.stack(self.vectors, place), out=place))
@@ -89,19 +103,23 @@ class _Members:
         self.group = group
         self.vectors = [vectors.get(name) for name in group.names]
         self._V = V
-        self._memory: Memory | None = None
+        self.found: Memory | None = None  # when it was last asked for
 
-    def memory(self, values: Tensor, *, closely: bool = False) -> Memory | None:
-        """Where the vectors lie, if the loops are to compare them with values (m, r) or write these to them.
+    def served(self, values: Tensor, *, closely: bool = False) -> Memory | None:
+        """Where the vectors lie, if the loops are to compare them with values (m, r) or write these to them."""
+        if self._V is None or not kernels.serve(self._V, [values]):
+            self.found = None  # which may be part of a large one that nobody else needs any more
+            return None
+        return self.memory(values, closely=closely)
+
+    def memory(self, like: Tensor, *, closely: bool = False) -> Memory | None:
+        """Where the vectors lie, if loops can read and write values like those (m, r) there.
 
         closely: whether to see, too, that the vectors read their memory as they did. It takes several times as long,
-            and is asked for when others have had the vectors, not again within a step: what base or its hooks make of a
-            quarantine vector's shape is seen, and refused, at the next one.
+            and is asked for when a step begins, not again within it: what base or its hooks make of a vector's shape,
+            strides or dtype in the same memory is seen, and refused, at the next one.
         """
-        if self._V is None or not kernels.serve(self._V, [values]):
-            self._memory = None  # which may be part of a large one that nobody else needs any more
-            return None
-        found = self._memory
+        found = self.found
         if found is None or not found.is_theirs() or (closely and not found.is_read_as_it_was()):
-            self._memory = Memory.of(self.vectors, values)
-        return self._memory
+            self.found = Memory.of(self.vectors, like)
+        return self.found

@@ -11,9 +11,11 @@ from projected_grpo import kernels
 compiled = pytest.mark.skipif(kernels.version() is None, reason="numba is not there")
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, owner: object, *names: str) -> Counter[str]:
-    """How often each of the functions of a module or a class is called from now on."""
-    ran: Counter[str] = Counter()
+def counted(
+    monkeypatch: pytest.MonkeyPatch, owner: object, *names: str, into: Counter[str] | None = None
+) -> Counter[str]:
+    """How often each of the functions of a module or a class is called from now on, if not counted `into` another."""
+    ran = Counter[str]() if into is None else into
 
     def counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def count(*args: Any, **kwargs: Any) -> Any:

@@ -32,7 +32,7 @@ def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    return counted(monkeypatch, kernels, "split", "look_along", "move")
+    return counted(monkeypatch, kernels, "split", "look_along")
 
 
 def stack(m: int, k: int, r: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

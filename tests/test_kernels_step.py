@@ -9,7 +9,7 @@ import torch
 from kernel_toys import compiled, counted
 from routed_toys import INTERVENTIONS, SPACES, make_pairs, routed, same_bits, take, values
 
-from projected_grpo import kernels
+from projected_grpo import kernels, progress
 from projected_grpo.cli import main
 from projected_grpo.errors import SettingError
 from projected_grpo.kernels import KERNELS, use_kernels
@@ -24,7 +24,9 @@ def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    return counted(monkeypatch, kernels, "split", "look_along", "move")
+    ran = counted(monkeypatch, kernels, "split", "look_along")
+    counted(monkeypatch, progress, "move", into=ran)
+    return ran
 
 
 @compiled
@@ -89,13 +91,13 @@ def test_a_step_that_is_looked_at_as_it_is_taken_says_what_it_says_afterwards(
 @compiled
 def test_who_stops_looking_pays_nothing(calls: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    move = kernels.move
+    move = progress.move
 
     def moved(*args: Any, look_at: Any, **kwargs: Any) -> Any:
         seen.append(look_at is not None)
         return move(*args, look_at=look_at, **kwargs)
 
-    monkeypatch.setattr(kernels, "move", moved)
+    monkeypatch.setattr(progress, "move", moved)
     pairs = make_pairs()
     optimizer = routed(pairs)
     with use_kernels("on"):

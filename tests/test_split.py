@@ -203,8 +203,8 @@ def test_modules_of_several_shapes_some_absent_some_without_rows() -> None:
                 assert torch.equal(result.kept[name], g)
                 assert torch.equal(result.removed[name], torch.zeros_like(g))
     assert any(removed.any() for removed in result.removed.values())
-    assert GroupedSplit(rows).axes(vectors) == (16, 3 * 4 + 3 * 9)
-    assert GroupedSplit(rows).axes(present) == (13, 3 * 4 + 2 * 9)
+    assert GroupedSplit(rows).axes(vectors.keys()) == (16, 3 * 4 + 3 * 9)
+    assert GroupedSplit(rows).axes(present.keys()) == (13, 3 * 4 + 2 * 9)
     assert GroupedSplit(rows)({}).stacks == []
     for r in (4, 9):  # whichever group comes first
         alone = {name: g for name, g in vectors.items() if g.shape == (r,)}

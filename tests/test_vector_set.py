@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from kernel_toys import compiled, counted
-from routed_toys import gradients, make_pairs, routed, take
+from routed_toys import gradients, make_pairs, routed, same_bits, take, values
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from projected_grpo.errors import OutsideWriteError, ProjectedGRPOError
+from projected_grpo import progress
+from projected_grpo.errors import InterruptedStepError, OutsideWriteError, ProjectedGRPOError
 from projected_grpo.kernels import use_kernels
 from projected_grpo.kernels.memory import Memory
 from projected_grpo.stacks import Layout, Stacks
@@ -30,7 +31,7 @@ def choice(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often vectors were compared or written where they lie."""
-    return counted(monkeypatch, Memory, "differs", "write")
+    return counted(monkeypatch, Memory, "differs", "write", "tell")
 
 
 def vector_set(dtype: torch.dtype = torch.float32, missing: str = "") -> VectorSet:
@@ -53,7 +54,7 @@ def write(vectors: VectorSet, values: Stacks) -> None:
 def differ(vectors: VectorSet, values: Stacks) -> bool:
     with torch.no_grad():
         found = vectors.differences(values, [torch.empty_like(value) for value in values])
-    assert all(number.shape == () for number in found)
+    assert all(isinstance(number, bool) or number.shape == () for number in found)
     return any(float(number) != 0 for number in found)
 
 
@@ -239,16 +240,24 @@ def test_a_step_compares_and_writes_where_the_vectors_lie(calls: Counter[str]) -
         calls.clear()
         take(optimizer, pairs, range(1, 2))
     groups = len(optimizer._split.V)
-    assert calls == {"differs": 2 * groups, "write": 3 * groups}
+    assert calls == {"differs": 2 * groups, "write": groups, "tell": 3 * groups}
+
+
+def _its_first_entry(x: Tensor) -> Tensor:
+    return x.as_strided(x.shape, (0,))
 
 
 @compiled
-@pytest.mark.parametrize("how", [_shorter, lambda x: x.as_strided(x.shape, (0,))])
-def test_what_base_makes_of_a_vector_in_its_place_is_refused_at_the_next_step(how: Callable[[Tensor], Tensor]) -> None:
-    """At the write it is not looked at, for that would be done three times a step."""
+@pytest.mark.parametrize(
+    ("role", "how"), [("quarantine", _shorter), ("quarantine", _its_first_entry), ("deployed", _its_first_entry)]
+)
+def test_what_base_makes_of_a_vector_in_its_place_is_refused_at_the_next_step(
+    role: str, how: Callable[[Tensor], Tensor]
+) -> None:
+    """In the step it is not looked at, for that would be done three times."""
     pairs = make_pairs()
     optimizer = routed(pairs)
-    vector = pairs["a.q"].quarantine
+    vector = getattr(pairs["a.q"], role)
     with use_kernels("on"):
         take(optimizer, pairs, range(2))
         changing = optimizer.base.register_step_post_hook(lambda *_: setattr(vector, "data", how(vector.data)))
@@ -256,5 +265,48 @@ def test_what_base_makes_of_a_vector_in_its_place_is_refused_at_the_next_step(ho
         changing.remove()
         for name, g in gradients(3).items():
             pairs[name].deployed.grad = g
-        with pytest.raises(OutsideWriteError, match=r"a\.q: .* the quarantine vector"):
+        with pytest.raises(OutsideWriteError, match=rf"a\.q: .* the {role} vector"):
             optimizer.step()
+
+
+@compiled
+@pytest.mark.parametrize("role", ["deployed", "quarantine"])
+def test_base_may_give_a_vector_other_memory(role: str, calls: Counter[str]) -> None:
+    found = []
+    for gives in (False, True):
+        pairs = make_pairs()
+        optimizer = routed(pairs)
+        vectors = [getattr(pair, role) for pair in pairs.values()]
+
+        def give(*_: Any, vectors: list[nn.Parameter] = vectors) -> None:
+            for vector in vectors:
+                vector.data = vector.data.clone()
+
+        if gives:
+            optimizer.base.register_step_post_hook(give)
+        calls.clear()
+        with use_kernels("on"):
+            take(optimizer, pairs, range(4))
+        found.append((values(pairs), dict(calls)))
+    (usual, counts), (given, with_gifts) = found
+    assert same_bits(usual, given)
+    assert counts == with_gifts
+
+
+@compiled
+def test_a_step_that_is_interrupted_between_two_groups_has_written_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = make_pairs()
+    optimizer = routed(pairs)
+    assert len(optimizer._split.V) > 1
+    moves = [progress.move, None]  # the second is no function
+
+    with use_kernels("on"):
+        take(optimizer, pairs, range(2))
+        before = values(pairs)
+        monkeypatch.setattr(progress, "move", lambda *args, **kwargs: moves.pop(0)(*args, **kwargs))
+        with pytest.raises(TypeError):
+            take(optimizer, pairs, range(2, 3))
+    assert not moves
+    assert same_bits(values(pairs), before)
+    with pytest.raises(InterruptedStepError):
+        optimizer.step()

@@ -145,7 +145,7 @@ def split(
     """
     c = V.new_empty(V.shape[:2])
     kept, removed = g if in_place else torch.empty_like(g), torch.empty_like(g)
-    arrays = [each.numpy() for each in (g, V, _axes(open, V), c, removed, kept)]
+    arrays = [each.numpy() for each in (g, V, axes(open, V), c, removed, kept)]
     loops().split(*arrays, one_sided, strength, in_place)
     return kept, removed, c
 
@@ -156,52 +156,19 @@ def look_along(vectors: Sequence[Float[Tensor, "m r"]], V: Float[Tensor, "m k r"
     Arguments:
         vectors, V: which `serve` has said yes to.
     """
-    totals = _no_totals(V, len(vectors))
+    totals = no_totals(V, len(vectors))
     loops().look_along(tuple(x.numpy() for x in vectors), V.numpy(), totals.numpy())
     totals[GAUGES:].sqrt_()
     return totals
 
 
-def _no_totals(V: Tensor, count: int) -> Tensor:
+def no_totals(V: Tensor, count: int) -> Float[Tensor, " n"]:
+    """What nothing adds up to, of so many vectors; see `along.look`."""
     return V.new_zeros(GAUGES + 2 * count, dtype=torch.float64)
 
 
-def move(
-    origin: Float[Tensor, "m r"],
-    point: Float[Tensor, "m r"],
-    V: Float[Tensor, "m k r"],
-    *,
-    base: Float[Tensor, "m r"],
-    held: Float[Tensor, "m r"] | None,
-    routes: bool,
-    one_sided: bool,
-    strength: float,
-    open: Bool[Tensor, "m k"] | None,
-    look_at: tuple[Tensor, Tensor, Tensor] | None,
-) -> tuple[Float[Tensor, "m r"], Float[Tensor, "m r"] | None, Float[Tensor, "m k"], Tensor | None]:
-    """Splits origin - point as `split` does, and returns deployed = base - kept, quarantine = held - removed, the
-    coefficients, and to the same bits what `look_along` says of g, before - deployed, start - deployed and quarantine.
-
-    Arguments:
-        origin, point, V, base, held, look_at: which `serve` has said yes to.
-        held: None stands for zeros.
-        routes: whether the quarantine is asked for.
-        look_at: g, before and start, if anything is, (m, r) each; only with `routes`.
-    """
-    m, k, _ = V.shape
-    none = V.new_empty(0, 0)
-    deployed, c = torch.empty_like(base), V.new_empty(m, k)
-    quarantine = torch.empty_like(base) if routes else none
-    g, before, start = look_at or (none, none, none)
-    totals = _no_totals(V, 4)
-    to = [each.numpy() for each in (V, _axes(open, V), base, none if held is None else held, c, deployed, quarantine)]
-    looks = [each.numpy() for each in (g, before, start, totals)]
-    loops().move(origin.numpy(), point.numpy(), *to, one_sided, strength, *looks)
-    totals[GAUGES:].sqrt_()
-    return deployed, quarantine if routes else None, c, totals if look_at else None
-
-
-def _axes(open: Bool[Tensor, "m k"] | None, V: Float[Tensor, "m k r"]) -> Bool[Tensor, "m _"]:
+def axes(open: Bool[Tensor, "m k"] | None, V: Float[Tensor, "m k r"]) -> Bool[Tensor, "m _"]:
+    """The axes that are open, as the loops take them; (m, 0) where the coefficients alone decide."""
     return torch.empty(V.shape[0], 0, dtype=torch.bool, device=V.device) if open is None else open
 
 

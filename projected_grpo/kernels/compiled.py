@@ -52,6 +52,25 @@ def _products(x, y, v, w):
     return xv, xw, yv, yw
 
 
+@intrinsic
+@no_type_check
+def _pointer(typing_context, address, like):
+    """A pointer to entries like those of an array."""
+    pointer = types.CPointer(like.dtype)
+
+    def lower(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+    return pointer(address, like), lower
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def _at(address, like):
+    """The vector that lies there, as long and of the kind as a row of those."""
+    return carray(_pointer(address, like), (like.shape[1],))
+
+
 # Each of these is one loop over arrays of its own: one that writes several, or whose arrays may be one another, is
 # compiled entry by entry.
 @njit(**IN_ORDER)
@@ -60,6 +79,14 @@ def _difference(a, b, out):
     """out = a - b; other memory than theirs."""
     for i in range(out.shape[0]):
         out[i] = a[i] - b[i]
+
+
+@njit(**IN_ORDER)
+@no_type_check
+def _copy(a, out):
+    """out = a; other memory than a's."""
+    for i in range(out.shape[0]):
+        out[i] = a[i]
 
 
 @njit(**IN_ORDER)
@@ -173,10 +200,10 @@ def look_along(vectors, V, totals):
 @njit(**IN_ORDER)
 @no_type_check
 def move(
-    origin, point, V, open, base, held, coefficients, deployed, quarantine, one_sided, strength,
+    at, quarantine_at, origin, V, open, base, held, point, coefficients, deployed, quarantine, one_sided, strength,
     g, before, start, totals,
 ):  # fmt: skip
-    """See `kernels.move`; `open` is as in `split`, `held` is empty where nothing is, `quarantine` where what is removed
+    """See `memory.move`; `open` is as in `split`, `held` is empty where nothing is, `quarantine` where what is removed
     is dropped, and `g` where nothing is looked at. The totals are as in `look_along`."""
     m, k, r = V.shape
     factor = V.dtype.type(strength)
@@ -184,14 +211,19 @@ def move(
     update, rest = np.empty(r, V.dtype), np.empty(r, V.dtype)
     c, squares = np.empty((4, k), V.dtype), np.empty(4, V.dtype)
     for a in range(m):
-        _difference(origin[a], point[a], kept)
+        vector = _at(at[a], origin)
+        _difference(origin[a], vector, kept)
+        _copy(vector, point[a])
         _split(kept, V[a], open[a], coefficients[a], removed, one_sided, factor)
         _take_away(kept, removed)
         _difference(base[a], kept, deployed[a])
-        if held.size:
-            _difference(held[a], removed, quarantine[a])
-        elif quarantine.size:
-            _negate(removed, quarantine[a])
+        _copy(deployed[a], vector)
+        if quarantine.size:
+            if held.size:
+                _difference(held[a], removed, quarantine[a])
+            else:
+                _negate(removed, quarantine[a])
+            _copy(quarantine[a], _at(quarantine_at[a], origin))
         if g.size:
             displacement = kept  # which nobody needs any more
             _difference(before[a], deployed[a], update)
@@ -203,25 +235,13 @@ def move(
             _add(c, squares, _off(displacement, c[2], V[a], rest), totals)
 
 
-@intrinsic
-@no_type_check
-def _pointer(typing_context, address, like):
-    """A pointer to entries like those of an array."""
-    pointer = types.CPointer(like.dtype)
-
-    def lower(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
-
-    return pointer(address, like), lower
-
-
 @njit(**IN_ORDER)
 @no_type_check
 def differ(addresses, values):
     """See `memory.Memory.differs`."""
     m, r = values.shape
     for a in range(m):
-        x = carray(_pointer(addresses[a], values), (r,))
+        x = _at(addresses[a], values)
         others = 0
         for i in range(r):
             others += x[i] != values[a, i]
@@ -234,8 +254,5 @@ def differ(addresses, values):
 @no_type_check
 def write(addresses, values):
     """See `memory.Memory.write`."""
-    m, r = values.shape
-    for a in range(m):
-        x = carray(_pointer(addresses[a], values), (r,))
-        for i in range(r):
-            x[i] = values[a, i]
+    for a in range(values.shape[0]):
+        _copy(values[a], _at(addresses[a], values))

@@ -1,8 +1,10 @@
-"""Vectors of many modules, compared and written where they lie: by torch it is a call for each, of a microsecond."""
+"""Vectors of many modules, compared, moved and written where they lie: by torch it is a call for each, of a
+microsecond."""
 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from projected_grpo import kernels
@@ -26,7 +28,7 @@ class Memory:
         self._read = _read(vectors)
         self._addresses = _addresses(vectors)
         # Named, for a default device may be another.
-        self._array = torch.tensor(self._addresses, dtype=torch.int64, device="cpu").numpy()
+        self.array = torch.tensor(self._addresses, dtype=torch.int64, device="cpu").numpy()
 
     @classmethod
     def of(cls, vectors: Sequence[Tensor | None], like: Tensor) -> "Memory | None":
@@ -47,12 +49,60 @@ class Memory:
 
     def differs(self, values: Tensor) -> bool:
         """Whether a vector is not what the values (m, r) say, or is NaN."""
-        return bool(kernels.loops().differ(self._array, values.numpy()))
+        return bool(kernels.loops().differ(self.array, values.numpy()))
 
     def write(self, values: Tensor) -> None:
         """Writes the values (m, r) to the vectors, as an operation in place does: autograd is told."""
-        kernels.loops().write(self._array, values.numpy())
+        kernels.loops().write(self.array, values.numpy())
+        self.tell()
+
+    def tell(self) -> None:
+        """Tells autograd that the vectors have been written to."""
         torch.autograd.graph.increment_version(self._vectors)
+
+
+def move(
+    deployed_at: Memory,
+    quarantine_at: Memory | None,
+    origin: Float[Tensor, "m r"],
+    V: Float[Tensor, "m k r"],
+    *,
+    base: Float[Tensor, "m r"],
+    held: Float[Tensor, "m r"] | None,
+    point: Float[Tensor, "m r"],
+    one_sided: bool,
+    strength: float,
+    open: Bool[Tensor, "m k"] | None,
+    look_at: tuple[Tensor, Tensor, Tensor] | None,
+) -> tuple[Float[Tensor, "m r"], Float[Tensor, "m r"] | None, Float[Tensor, "m k"], Tensor | None]:
+    """Finds the point in the deployed vectors, splits origin - point as `kernels.split` does, and writes base - kept to
+    the deployed vectors and held - removed to those in quarantine.
+
+    Arguments:
+        deployed_at, quarantine_at: where the vectors lie; the second is None where what is removed is dropped.
+        origin, V, base, held, point, look_at: which `serve` has said yes to.
+        held: None stands for zeros.
+        point: what is found is kept there, perhaps over the origin.
+        look_at: g, before and start, if anything is, (m, r) each; only with a quarantine.
+
+    Returns copies of the deployed and the quarantine vectors, the coefficients, and to the same bits what
+    `kernels.look_along` says of g, before - deployed, start - deployed and quarantine.
+    """
+    m, k, _ = V.shape
+    none = V.new_empty(0, 0)
+    deployed, c = torch.empty_like(base), V.new_empty(m, k)
+    quarantine = none if quarantine_at is None else torch.empty_like(base)
+    totals = kernels.no_totals(V, 4)
+    read = [origin, V, kernels.axes(open, V), base, none if held is None else held]
+    arrays = [each.numpy() for each in (*read, point, c, deployed, quarantine)]
+    looks = [each.numpy() for each in (*(look_at or (none, none, none)), totals)]
+    at = deployed_at.array, (quarantine_at or deployed_at).array
+    kernels.loops().move(*at, *arrays, one_sided, strength, *looks)
+    totals[kernels.GAUGES :].sqrt_()
+    for memory in (deployed_at, quarantine_at):
+        if memory is not None:
+            memory.tell()
+    return deployed, None if quarantine_at is None else quarantine, c, totals if look_at else None
 
 
 def _addresses(vectors: Sequence[Tensor]) -> list[int]:
