@@ -1,6 +1,5 @@
 """Vectors of many modules beside the bases of these: how far along, how long, and how much of one is elsewhere."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from projected_grpo import kernels
 from projected_grpo.kernels import ACCUMULATED, DISPLACEMENT, GAUGES, QUARANTINE
-from projected_grpo.norms import lengths, plain_lengths
+from projected_grpo.norms import length_of_parts, lengths, plain_lengths
 from projected_grpo.stacks import Stacks, end_to_end
 
 
@@ -30,7 +29,7 @@ class Along(NamedTuple):
         """What parts, as `look` returns them, are together."""
         columns = [*zip(*parts, strict=True)]
         fired, along, off, product, squared = (sum(column) for column in columns[:GAUGES])
-        norms = [_length(column) for column in columns[GAUGES:]]
+        norms = [length_of_parts(column) for column in columns[GAUGES:]]
         j = len(norms) // 2
         return cls(fired, along, off, product, squared, hackward=tuple(norms[:j]), lengths=tuple(norms[j:]))
 
@@ -81,8 +80,3 @@ def _together(looks: Sequence[_Look], *, careful: bool, home: torch.device) -> F
     gauges = torch.stack([fired, torch.linalg.vector_norm(d, ord=1), end_to_end(off, home).sum(), d @ q, q @ q])
     length = lengths if careful else plain_lengths
     return torch.cat([gauges, length(torch.relu(c)), length(of_modules)])
-
-
-def _length(parts: Sequence[float]) -> float:
-    """That of a vector whose parts have these; hypot forgets NaN beside infinity."""
-    return math.nan if any(map(math.isnan, parts)) else math.hypot(*parts)

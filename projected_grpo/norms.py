@@ -13,6 +13,7 @@ float64 itself needs m. Both are several times slower on a CPU than the plain no
 overflow or vanish; so whoever reads a norm anyway takes `plain_norm`, and the careful one where it is not `trusted`.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -106,6 +107,11 @@ def plain_norm(stacks: Sequence[Float[Tensor, "_ _"]], others: Sequence[Tensor] 
         return torch.zeros((), dtype=torch.float64)
     whole: Tensor = torch.linalg.vector_norm(torch.cat([norm.to(norms[0].device, torch.float64) for norm in norms]))
     return whole
+
+
+def length_of_parts(parts: Sequence[float]) -> float:
+    """That of a vector whose parts have these lengths; NaN is never forgotten, as hypot does beside infinity."""
+    return math.nan if any(map(math.isnan, parts)) else math.hypot(*parts)
 
 
 def trusted(norm: float) -> bool:

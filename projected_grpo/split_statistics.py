@@ -13,13 +13,25 @@ isn't, and for half types, whose parts are rounded once more, the norms of the p
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from projected_grpo import kernels
 from projected_grpo.errors import UnsupportedCombinationError
-from projected_grpo.norms import global_norm, in_own_dtypes, lengths, plain_lengths, plain_norm, trusted
-from projected_grpo.split import GroupedResult, GroupedSplit, gated
+from projected_grpo.norms import (
+    global_norm,
+    in_own_dtypes,
+    length_of_parts,
+    lengths,
+    plain_lengths,
+    plain_norm,
+    trusted,
+)
+from projected_grpo.split import GroupedResult, GroupedSplit, SplitRule, Stack, gated
 from projected_grpo.stacks import end_to_end
 
 
@@ -57,29 +69,52 @@ def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatist
         raise UnsupportedCombinationError(f"What {rule} keeps does not follow from coefficients; measure it instead.")
     if not result.stacks:
         return SplitStatistics(norm=0.0, norm_kept=0.0, norm_removed=0.0, cos_pre=0.0, cos_post=0.0, fired=0)
-    g = [stack.vectors for stack in result.stacks]
-    of_modules = []
-    for stack, G in zip(result.stacks, split.restricted(result.kept).grams(), strict=True):
-        used = gated(stack.coefficients, rule.gate, None) * rule.overshoot
-        gone = torch.bmm(used.unsqueeze(1), G).squeeze(1)
-        of_modules.append(torch.stack([stack.coefficients, used, gone]).flatten(1))
-    c, used, gone = end_to_end(of_modules)
-    along = torch.relu(torch.stack([c, c - gone]))
-    numbers = [(c > 0).sum(), plain_norm(g), (used @ gone).sqrt(), used @ (2 * c - gone), *plain_lengths(along)]
-    fired, whole, removed, lost, before, behind = torch.stack([x.to(c) for x in numbers]).tolist()
-    kept_squared = whole * whole - lost
+    this = split.restricted(result.kept)
+    parts, others = list[Tensor](), list[tuple[Stack, Tensor]]()
+    for stack, V, G in zip(result.stacks, this.V, this.grams(), strict=True):
+        if kernels.serve(V, [stack.vectors]):
+            one_sided = rule.gate == "one_sided"
+            parts.append(kernels.of_split(*stack, G, one_sided=one_sided, strength=rule.strength))
+        else:
+            others.append((stack, G))
+    if others:
+        parts.append(_of_stacks(others, rule))
+    fired, removed_squared, lost, *norms = zip(*(part.tolist() for part in parts), strict=True)
+    whole, before, behind = map(length_of_parts, norms)
+    removed, kept_squared = math.sqrt(max(sum(removed_squared), 0.0)), whole * whole - sum(lost)
     rounded_once = all(stack.vectors.dtype == stack.coefficients.dtype for stack in result.stacks)
     if rounded_once and kept_squared > whole * whole / 4 and trusted(whole) and trusted(removed):
         kept = math.sqrt(kept_squared)
     else:
-        parts = [part.kept for part in result.parts], [part.removed for part in result.parts]
-        norms = torch.stack([global_norm(stacks) for stacks in (g, *parts)])
-        whole, kept, removed, before, behind = torch.cat([norms, lengths(along)]).tolist()
+        g = [stack.vectors for stack in result.stacks]
+        both = [part.kept for part in result.parts], [part.removed for part in result.parts]
+        measured = torch.stack([global_norm(stacks) for stacks in (g, *both)])
+        along = _along([*zip(result.stacks, this.grams(), strict=True)], rule)[-1]
+        whole, kept, removed, before, behind = torch.cat([measured, lengths(along)]).tolist()
     return SplitStatistics(
         norm=whole,
         norm_kept=kept,
         norm_removed=removed,
         cos_pre=before / whole if whole else 0.0,
         cos_post=behind / kept if kept else 0.0,
-        fired=int(fired),
+        fired=int(sum(fired)),
     )
+
+
+def _of_stacks(stacks: Sequence[tuple[Stack, Tensor]], rule: SplitRule) -> Float[Tensor, "6"]:
+    """What `kernels.of_split` says of one."""
+    c, used, gone, along = _along(stacks, rule)
+    whole = plain_norm([stack.vectors for stack, _ in stacks])
+    numbers = [(c > 0).sum(), used @ gone, used @ (2 * c - gone), whole, *plain_lengths(along)]
+    return torch.stack([x.to(c) for x in numbers])
+
+
+def _along(stacks: Sequence[tuple[Stack, Tensor]], rule: SplitRule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """c, u and G u of all axes (n,), and relu(V g) and relu(V kept), (2, n)."""
+    of_modules = []
+    for stack, G in stacks:
+        used = gated(stack.coefficients, rule.gate, None) * rule.overshoot
+        gone = torch.bmm(used.unsqueeze(1), G).squeeze(1)
+        of_modules.append(torch.stack([stack.coefficients, used, gone]).flatten(1))
+    c, used, gone = end_to_end(of_modules)
+    return c, used, gone, torch.relu(torch.stack([c, c - gone]))

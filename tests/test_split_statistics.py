@@ -1,13 +1,17 @@
 """The statistics of one split, against the loop that reads every number by itself."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
+from kernel_toys import compiled, counted
 from torch import Tensor
 
+from projected_grpo import kernels
 from projected_grpo.bench.baselines import split_by_loop, split_by_loop_with_statistics
 from projected_grpo.errors import UnsupportedCombinationError
+from projected_grpo.kernels import use_kernels
 from projected_grpo.split import GroupedSplit, MemorylessGate, SplitRule, split
 from projected_grpo.split_statistics import split_statistics
 
@@ -20,17 +24,26 @@ BASIS = {
 WITHIN = 64 * 20 * torch.finfo(torch.float64).eps  # sums over at most 6 x 20 entries, and a product with V more
 
 
+@pytest.fixture(autouse=True, params=["off", pytest.param("on", marks=compiled)])
+def by(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Torch, and the compiled loops."""
+    with use_kernels(request.param):
+        yield request.param
+
+
 def gradients(scale: float = 1.0) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(1)
     return {n: scale * torch.randn(V.shape[1], dtype=torch.float64, generator=draw) for n, V in BASIS.items()}
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-20, 1e20])
-def test_the_statistics_are_the_loops(scale: float) -> None:
+def test_the_statistics_are_the_loops(scale: float, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     g = gradients(scale)
     split = GroupedSplit(BASIS)
     result = split(g)
+    calls = counted(monkeypatch, kernels, "of_split")
     found = split_statistics(split, result)
+    assert calls["of_split"] == (2 if by == "on" else 0)
     (kept, removed), wanted = split_by_loop_with_statistics(g, BASIS)
     for name in g:
         torch.testing.assert_close(result.kept[name], kept[name], rtol=0, atol=WITHIN * scale)

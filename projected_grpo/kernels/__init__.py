@@ -150,6 +150,22 @@ def split(
     return kept, removed, c
 
 
+def of_split(
+    g: Float[Tensor, "m r"], c: Float[Tensor, "m k"], G: Float[Tensor, "m k k"], *, one_sided: bool, strength: float
+) -> Float[Tensor, "6"]:
+    """What follows from the coefficients c of a split, see `split_statistics`: how many are above 0, <u, G u>,
+    <u, 2c - G u>, and the plain lengths of g, relu(c) and relu(c - G u); in float64.
+
+    Arguments:
+        g: which `serve` has said yes to.
+        one_sided, strength: as in `split`.
+    """
+    totals = g.new_zeros(6, dtype=torch.float64)
+    loops().of_split(g.numpy(), c.contiguous().numpy(), G.numpy(), one_sided, strength, totals.numpy())
+    totals[3:].sqrt_()
+    return totals
+
+
 def look_along(vectors: Sequence[Float[Tensor, "m r"]], V: Float[Tensor, "m k r"]) -> Float[Tensor, " n"]:
     """What `along.look` says of j vectors of every module of one group, with plain lengths.
 

@@ -179,6 +179,32 @@ def split(g, V, open, c, removed, kept, one_sided, strength, in_place):
             _difference(g[a], removed[a], kept[a])
 
 
+@njit(**ANY_ORDER)
+@no_type_check
+def of_split(g, c, G, one_sided, strength, totals):
+    """See `kernels.of_split`; of lengths the squares."""
+    m, k = c.shape
+    wide = totals.dtype.type
+    used = np.empty(k, totals.dtype)
+    for a in range(m):
+        for i in range(k):
+            closed = one_sided and c[a, i] <= 0
+            used[i] = 0 if closed else wide(c[a, i]) * strength
+        totals[3] += _product(g[a], g[a])
+        for i in range(k):
+            along, gone = wide(c[a, i]), wide(0)
+            for j in range(k):
+                gone += used[j] * G[a, j, i]
+            left = along - gone
+            totals[0] += along > 0
+            totals[1] += used[i] * gone
+            totals[2] += used[i] * (2 * along - gone)
+            if not along <= 0:  # nor is NaN
+                totals[4] += along * along
+            if not left <= 0:
+                totals[5] += left * left
+
+
 @njit(**IN_ORDER)
 @no_type_check
 def look_along(vectors, V, totals):
