@@ -11,9 +11,11 @@ from routed_toys import INTERVENTIONS, SPACES, make_pairs, routed, same_bits, ta
 
 from projected_grpo import kernels, progress
 from projected_grpo.cli import main
-from projected_grpo.errors import SettingError
+from projected_grpo.errors import OutsideWriteError, SettingError
 from projected_grpo.kernels import KERNELS, use_kernels
+from projected_grpo.kernels.memory import Memory
 from projected_grpo.split import SplitRule
+from projected_grpo.vector_set import VectorSet
 from reference import Tape
 
 
@@ -141,6 +143,37 @@ def test_what_was_seen_on_the_way_is_looked_at_again_where_squares_vanish(calls:
         wanted = optimizer.diagnostics()
     assert found.cos_pre == pytest.approx(wanted.cos_pre, rel=1e-5)
     assert found.cos_pre
+
+
+@pytest.mark.parametrize("choice", ["off", pytest.param("on", marks=compiled)])
+@pytest.mark.parametrize("space", SPACES)
+def test_vectors_are_compared_in_detail_where_they_have_changed_alone(
+    choice: str, space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = make_pairs()
+    optimizer = routed(pairs, space=space)
+    looked = counted(monkeypatch, VectorSet, "check_untouched")
+    with use_kernels(choice):
+        take(optimizer, pairs, range(3))
+        assert not looked
+        pairs["a.q"].quarantine.data[1] += 1
+        if space != "gradient":
+            with pytest.raises(OutsideWriteError, match="quarantine"):
+                take(optimizer, pairs, range(3, 4))
+            assert looked["check_untouched"] == 2
+
+
+@compiled
+def test_a_step_looks_four_times_where_vectors_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sets when they are compared, and when the point is found in one and the parts are written to both."""
+    pairs = make_pairs()
+    optimizer = routed(pairs)
+    with use_kernels("on"):
+        take(optimizer, pairs, range(1))
+        looked = counted(monkeypatch, Memory, "is_theirs", "is_read_as_it_was")
+        take(optimizer, pairs, range(1, 2))
+    groups = len(optimizer._split.V)
+    assert looked == {"is_theirs": 4 * groups, "is_read_as_it_was": 2 * groups}
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -146,7 +146,7 @@ def _off(x, c, V, rest):
     return _sum_of_sizes(rest)
 
 
-@njit(**ANY_ORDER)
+@njit(**IN_ORDER)
 @no_type_check
 def _add(c, squares, off, totals):
     """Adds what one module's coefficients (j, k), squared lengths (j,) and part off the basis say to the totals."""
