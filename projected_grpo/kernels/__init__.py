@@ -6,8 +6,8 @@
 A split multiplies V (m, k, r) twice. torch's batched products read all of it from memory each time, and slower than
 memory allows, for a product of one row with a few is a shape that they are not made for. Here a module's V is still in
 the cache when it is used again: for the second product, and for diagnostics in a step that follows one whose
-diagnostics were asked for. And vectors are compared and written where they lie (`kernels.memory`), without a call for
-each.
+diagnostics were asked for. And vectors are compared, moved and written where they lie (`kernels.memory`), without a
+call for each.
 
     auto    where numba is installed (the extra `kernels`), torch computes on one thread, and V has PAYS_FROM entries,
             of which a module has no more than that, so that the cache holds them
