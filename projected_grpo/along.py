@@ -34,18 +34,25 @@ class Along(NamedTuple):
         return cls(fired, along, off, product, squared, hackward=tuple(norms[:j]), lengths=tuple(norms[j:]))
 
 
-def look(groups: Iterable[tuple[Stacks, Tensor]], *, careful: bool, home: torch.device) -> list[Float[Tensor, " n"]]:
+def look(
+    groups: Iterable[tuple[Stacks, Tensor] | Tensor], *, careful: bool, home: torch.device
+) -> list[Float[Tensor, " n"]]:
     """At j vectors of every module, those of a group together, so that V is read once or twice for all of them.
 
     Arguments:
-        groups: vectors (m, r), j of them in the order of the places in `kernels`, and V (m, k, r) in the working dtype.
+        groups: vectors (m, r), j of them in the order of the places in `kernels`, and V (m, k, r) in the working dtype;
+            or the numbers of a group that was looked at before.
         careful: whether squares may overflow or vanish (see `norms`), which takes several times as long on a CPU.
 
-    Returns the 5 + 2j numbers of `Along`, in float64, in parts: one of each group that the compiled loops serve, and
-    one of all others at `home`.
+    Returns the 5 + 2j numbers of `Along`, in float64, in parts: one of each group that the compiled loops serve or
+    have served, in the order of the groups, and one of all others at `home`.
     """
     parts, others = list[Tensor](), list[_Look]()
-    for vectors, V in groups:  # one after another, for they take memory
+    for group in groups:  # one after another, for they take memory
+        if isinstance(group, Tensor):
+            parts.append(group)
+            continue
+        vectors, V = group
         if not careful and kernels.serve(V, vectors):
             parts.append(kernels.look_along(vectors, V))
         else:

@@ -158,12 +158,13 @@ class StepRecord:
         )
 
     def _looks(self, deployed: Stacks, quarantine: Stacks, *, careful: bool) -> list[Float[Tensor, " _"]]:
-        """As `along.look` returns them: of groups that the step has looked at on its way, and of all others now."""
+        """What `along.look` returns, of groups that the step has looked at on its way, and of all others now."""
         seen = () if careful or kernels.chosen() == "off" else self.looks
-        found = {group: part for group, part in enumerate(seen) if part is not None}
-        others = [group for group in range(len(self.split.V)) if group not in found]
-        vectors = (self._looked_at(group, deployed[group], quarantine[group]) for group in others)
-        return [*found.values(), *look(vectors, careful=careful, home=self.norm_pre_clip.device)]
+        groups = (
+            self._looked_at(group, deployed[group], quarantine[group]) if found is None else found
+            for group, found in enumerate(seen or [None] * len(self.split.V))
+        )
+        return look(groups, careful=careful, home=self.norm_pre_clip.device)
 
     def _looked_at(self, group: int, deployed: Tensor, quarantine: Tensor) -> tuple[Stacks, Tensor]:
         """The vectors of a group, and its basis."""

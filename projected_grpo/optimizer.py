@@ -310,7 +310,7 @@ class RoutedOptimizer(Wrapper):
         """What the last step did, computed now, with one synchronisation with the device.
 
         To be called before anything else moves the vectors. The step after it is expected to be looked at too: where
-        compiled loops compute, they then look while they have the basis at hand, to the same bits.
+        compiled loops move the vectors, under route they then look while they have the basis at hand, to the same bits.
         """
         if self._record is None:
             return Diagnostics()

@@ -14,7 +14,6 @@ what was dropped (windup):
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -51,62 +50,22 @@ class Progress:
         Under route the new point may be kept where the old one was, so this progress is spent.
 
         Arguments:
-            g: the accumulated gradients, if diagnostics will look at the step. What the compiled loops see of each
-                stack while they have V at hand is returned; None for those that they don't serve.
+            g: the accumulated gradients, if diagnostics will look at the step. What the compiled loops then see of each
+                stack under route, while they have V at hand, is returned; None where they see nothing.
         """
+        move = _Move(self, deployed, quarantine, split, routing.space == "update", g)
         means = split.means(self.memory)
-        parts = [
-            self._moved(group, deployed, quarantine, split, routing, None if mean is None else mean > 0, g)
-            for group, (_, mean) in enumerate(zip_longest(self.start, means))
-        ]
+        opens = [None if mean is None else mean > 0 for mean in means] + [None] * (len(self.start) - len(means))
+        parts = [move.of(group, open) for group, open in enumerate(opens)]
         coefficients = [part.coefficients for part in parts if part.coefficients is not None]
         memory = split.remembered(self.memory, means, coefficients)
         deployed.write([None if part.is_written else part.deployed for part in parts])
         quarantine.write([None if part.is_written else part.quarantine for part in parts])
-        parted = [part.deployed for part in parts]
-        point = [part.point for part in parts]
+        written, point = [part.deployed for part in parts], [part.point for part in parts]
         if routing.retained < 1:
-            point = list(torch._foreach_lerp(parted, point, routing.retained))
+            point = list(torch._foreach_lerp(written, point, routing.retained))
         held = [part.quarantine for part in parts if part.quarantine is not None]
-        return Progress(self.start, point, parted, held, memory), [part.look for part in parts[: len(split.V)]]
-
-    def _moved(
-        self,
-        group: int,
-        deployed: VectorSet,
-        quarantine: VectorSet,
-        split: GroupedSplit,
-        routing: Routing,
-        open: Tensor | None,
-        g: Stacks,
-    ) -> "_Moved":
-        by_update, routes, rule = routing.space == "update", bool(self.quarantine), split.rule
-        origin, base = (self.point, self.deployed) if by_update else (self.start, self.start)
-        held = self.quarantine[group] if by_update and routes else None
-        V = split.V[group] if group < len(split.V) else None
-        look_at = (g[group], self.deployed[group], self.start[group]) if g and routes else None
-        point = self.point[group] if routes else torch.empty_like(base[group])
-        stacks = [origin[group], base[group], point, *([] if held is None else [held]), *(look_at or ())]
-        if V is not None and not rule.preserve_magnitude and kernels.serve(V, stacks):
-            at = deployed.memory(group, base[group])
-            quarantine_at = quarantine.memory(group, base[group]) if routes else None
-            if at is not None and (quarantine_at is not None or not routes):
-                parts = move(
-                    at, quarantine_at, origin[group], V, base=base[group], held=held, point=point,
-                    one_sided=rule.gate == "one_sided", strength=rule.strength, open=open, look_at=look_at,
-                )  # fmt: skip
-                return _Moved(point, *parts, is_written=True)
-        point = deployed.stack_of(group)
-        # Each result takes the place of what it is made of: new memory for each would cost as much as the arithmetic.
-        came = origin[group] - point
-        if V is None:
-            kept, removed, c = came, torch.zeros_like(came), None
-        else:
-            kept, removed, c = fastest_split(came, V, rule, open=open, in_place=True)
-        stays = torch.sub(base[group], kept, out=kept)
-        if not routes:
-            return _Moved(point, stays, None, c)
-        return _Moved(point, stays, removed.neg_() if held is None else torch.sub(held, removed, out=removed), c)
+        return Progress(self.start, point, written, held, memory), [part.look for part in parts[: len(split.V)]]
 
     def forgetting(self) -> "Progress":
         """Where training stands when its axes are replaced by others, of which nothing has been seen."""
@@ -149,6 +108,69 @@ class _Moved(NamedTuple):
     coefficients: Tensor | None  # (m, k) of the split; None where there are no rows
     look: Tensor | None = None  # what `along.look` would say
     is_written: bool = False  # to the vectors
+
+
+@dataclass(frozen=True)
+class _Move:
+    """How each stack of vectors is moved in one step; see `Progress.moved`."""
+
+    before: Progress
+    deployed: VectorSet
+    quarantine: VectorSet
+    split: GroupedSplit
+    by_update: bool
+    g: Stacks
+
+    def of(self, group: int, open: Bool[Tensor, "m k"] | None) -> _Moved:
+        """open: which axes the predictable gate has open."""
+        return self._by_loop(group, open) or self._by_torch(group, open)
+
+    @property
+    def _routes(self) -> bool:
+        return bool(self.before.quarantine)
+
+    def _ends(self, group: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """origin, base and held: origin - point is split, then base - kept and held - removed are what is written, with
+        None for zeros."""
+        before = self.before
+        if not self.by_update:
+            return before.start[group], before.start[group], None
+        return before.point[group], before.deployed[group], before.quarantine[group] if self._routes else None
+
+    def _by_loop(self, group: int, open: Bool[Tensor, "m k"] | None) -> _Moved | None:
+        """By the compiled loop, which has written to the vectors then; None where it does not serve."""
+        before, rule = self.before, self.split.rule
+        if group >= len(self.split.V) or rule.preserve_magnitude:
+            return None
+        V, (origin, base, held) = self.split.V[group], self._ends(group)
+        point = [before.point[group]] if self._routes else []  # under erase the start may be the same memory
+        look_at = (self.g[group], before.deployed[group], before.start[group]) if self.g and self._routes else None
+        if not kernels.serve(V, [origin, base, *point, *([] if held is None else [held]), *(look_at or ())]):
+            return None
+        at = self.deployed.memory(group, base)
+        quarantine_at = self.quarantine.memory(group, base) if self._routes else None
+        if at is None or (self._routes and quarantine_at is None):
+            return None
+        to = point[0] if point else torch.empty_like(base)
+        parts = move(
+            at, quarantine_at, origin, V, base=base, held=held, point=to, one_sided=rule.gate == "one_sided",
+            strength=rule.strength, open=open, look_at=look_at,
+        )  # fmt: skip
+        return _Moved(to, *parts, is_written=True)
+
+    def _by_torch(self, group: int, open: Bool[Tensor, "m k"] | None) -> _Moved:
+        origin, base, held = self._ends(group)
+        point = self.deployed.stack_of(group)
+        # Each result takes the place of what it is made of: new memory for each would cost as much as the arithmetic.
+        kept = origin - point
+        if group < len(self.split.V):
+            kept, removed, c = fastest_split(kept, self.split.V[group], self.split.rule, open=open, in_place=True)
+        else:
+            removed, c = torch.zeros_like(kept), None
+        deployed = torch.sub(base, kept, out=kept)
+        if not self._routes:
+            return _Moved(point, deployed, None, c)
+        return _Moved(point, deployed, removed.neg_() if held is None else torch.sub(held, removed, out=removed), c)
 
 
 def stacked(layout: Layout, named: Mapping[str, Mapping[str, Tensor]]) -> Progress:

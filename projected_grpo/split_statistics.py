@@ -72,7 +72,8 @@ def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatist
     this = split.restricted(result.kept)
     parts, others = list[Tensor](), list[tuple[Stack, Tensor]]()
     for stack, V, G in zip(result.stacks, this.V, this.grams(), strict=True):
-        if kernels.serve(V, [stack.vectors]):
+        # Those of another split of the same modules would not fit, of which torch says so.
+        if stack.coefficients.shape == V.shape[:2] and kernels.serve(V, [stack.vectors]):
             one_sided = rule.gate == "one_sided"
             parts.append(kernels.of_split(*stack, G, one_sided=one_sided, strength=rule.strength))
         else:
@@ -102,7 +103,7 @@ def split_statistics(split: GroupedSplit, result: GroupedResult) -> SplitStatist
 
 
 def _of_stacks(stacks: Sequence[tuple[Stack, Tensor]], rule: SplitRule) -> Float[Tensor, "6"]:
-    """What `kernels.of_split` says of one."""
+    """What `kernels.of_split` says of one stack, of all of these together."""
     c, used, gone, along = _along(stacks, rule)
     whole = plain_norm([stack.vectors for stack, _ in stacks])
     numbers = [(c > 0).sum(), used @ gone, used @ (2 * c - gone), whole, *plain_lengths(along)]

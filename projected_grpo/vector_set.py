@@ -103,17 +103,17 @@ class _Members:
         self.group = group
         self.vectors = [vectors.get(name) for name in group.names]
         self._V = V
-        self.found: Memory | None = None  # when it was last asked for
+        self.found: Memory | None = None  # what `served` or `memory` has returned last
 
     def served(self, values: Tensor, *, closely: bool = False) -> Memory | None:
-        """Where the vectors lie, if the loops are to compare them with values (m, r) or write these to them."""
+        """Where the vectors lie, if `kernels.serve` says that the loops are to compare or write values (m, r) there."""
         if self._V is None or not kernels.serve(self._V, [values]):
             self.found = None  # which may be part of a large one that nobody else needs any more
             return None
         return self.memory(values, closely=closely)
 
     def memory(self, like: Tensor, *, closely: bool = False) -> Memory | None:
-        """Where the vectors lie, if loops can read and write values like those (m, r) there.
+        """Where the vectors lie, if loops can read and write values like those (m, r) there, and are to.
 
         closely: whether to see, too, that the vectors read their memory as they did. It takes several times as long,
             and is asked for when a step begins, not again within it: what base or its hooks make of a vector's shape,

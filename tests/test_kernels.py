@@ -137,12 +137,8 @@ def test_what_diagnostics_look_at_is_what_they_say_by_either(m: int, k: int, r: 
     bounds = Along(0, m * k * each, m * r * each, *[3 * m * k * longest * each] * 2, m * k * each, m * r * each)
     for found in both(lambda: along(vectors, V)):
         for ours, theirs, bound in zip(found[1:], exact[1:], bounds[1:], strict=True):
-            assert (
-                float(
-                    (torch.tensor(ours, dtype=torch.float64) - torch.as_tensor(theirs, dtype=torch.float64)).abs().max()
-                )
-                <= bound
-            )
+            difference = torch.tensor(ours, dtype=torch.float64) - torch.as_tensor(theirs, dtype=torch.float64)
+            assert float(difference.abs().max()) <= bound
         sure = c[0].abs() > each
         assert int((sure & (c[0] > 0)).sum()) <= found.fired <= int((~sure | (c[0] > 0)).sum())
 
@@ -156,6 +152,17 @@ def test_what_is_not_finite_is_in_the_same_sums_by_either(bad: float) -> None:
         theirs, ours = both(lambda vectors=vectors: along(vectors, stack(3, 2, 9)[1]))
         for a, b in zip((*theirs[:5], *theirs[5], *theirs[6]), (*ours[:5], *ours[5], *ours[6]), strict=True):
             assert (math.isnan(a), math.isinf(a)) == (math.isnan(b), math.isinf(b))
+
+
+@compiled
+def test_what_was_looked_at_before_keeps_its_place() -> None:
+    """Sums of three numbers depend on their order."""
+    g, V = stack(2, 2, 9)
+    before = torch.ones(13, dtype=torch.float64)
+    with use_kernels("on"):
+        parts = look([([g] * 4, V), before, ([g] * 4, V)], careful=False, home=V.device)
+    assert len(parts) == 3
+    assert parts[1] is before
 
 
 def test_a_length_of_parts_that_has_nan_in_it_is_nan() -> None:

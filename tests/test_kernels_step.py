@@ -8,8 +8,9 @@ import pytest
 import torch
 from kernel_toys import compiled, counted
 from routed_toys import INTERVENTIONS, SPACES, make_pairs, routed, same_bits, take, values
+from torch import nn
 
-from projected_grpo import kernels, progress
+from projected_grpo import Basis, RoutedOptimizer, VectorPair, kernels, progress
 from projected_grpo.cli import main
 from projected_grpo.errors import OutsideWriteError, SettingError
 from projected_grpo.kernels import KERNELS, use_kernels
@@ -88,6 +89,30 @@ def test_a_step_that_is_looked_at_as_it_is_taken_says_what_it_says_afterwards(
             by_torch, looked = watched.diagnostics(), dict(calls)
     assert calls == looked
     assert by_torch.hackward_share_update == pytest.approx(on_the_way.hackward_share_update, rel=1e-5, abs=1e-6)
+
+
+@compiled
+def test_looks_are_added_up_in_the_order_of_the_groups(calls: Counter[str]) -> None:
+    """Also where one of them had to be looked at afterwards."""
+    draw = torch.Generator().manual_seed(3)
+    r = {f"{i}": 5 + i for i in range(5)}
+    basis = Basis({name: torch.linalg.qr(torch.randn(n, 3, generator=draw))[0].T for name, n in r.items()})
+    gradients = [{name: torch.randn(n, generator=draw) for name, n in r.items()} for _ in range(8)]
+    said = []
+    for watched in (True, False):
+        pairs = {name: VectorPair(*(nn.Parameter(torch.zeros(n)) for _ in range(2))) for name, n in r.items()}
+        pairs["0"].deployed.data = torch.zeros(5, 2)[:, 0]  # which no loop reads by its address
+        optimizer = RoutedOptimizer(torch.optim.SGD([v for pair in pairs.values() for v in pair], lr=1.0), pairs, basis)
+        with use_kernels("on"):
+            for each in gradients:
+                for name, pair in pairs.items():
+                    pair.deployed.grad = each[name].clone()
+                calls.clear()
+                optimizer.step()
+                assert calls == {"split": 1, "move": 4}
+                if watched:
+                    said.append(optimizer.diagnostics())
+            assert optimizer.diagnostics() == said[-1]
 
 
 @compiled

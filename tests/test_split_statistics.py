@@ -177,3 +177,10 @@ def test_a_rule_whose_kept_part_does_not_follow_from_the_coefficients_is_refused
     split = GroupedSplit(BASIS, SplitRule(preserve_magnitude=True))
     with pytest.raises(UnsupportedCombinationError, match="measure it instead"):
         split_statistics(split, split(gradients()))
+
+
+@pytest.mark.parametrize("theirs", [1, 12])
+def test_what_another_split_has_made_of_the_same_modules_is_refused(theirs: int) -> None:
+    other = GroupedSplit({name: torch.eye(V.shape[1], dtype=torch.float64)[:theirs] for name, V in BASIS.items()})
+    with pytest.raises(RuntimeError, match="size"):
+        split_statistics(GroupedSplit(BASIS), other(gradients()))

@@ -135,6 +135,13 @@ def test_memory_is_kept_for_as_long_as_it_is_written_to_by_address() -> None:
     torch.UntypedStorage._free_weak_ref(storage)
 
 
+def test_vectors_that_share_an_address_are_torchs() -> None:
+    first, second = (nn.Parameter(torch.zeros(7)) for _ in range(2))
+    assert Memory.of([first, second], torch.empty(2, 7)) is not None
+    second.data = first.data
+    assert Memory.of([first, second], torch.empty(2, 7)) is None
+
+
 def _shorter(x: Tensor) -> Tensor:
     return x[:2]
 

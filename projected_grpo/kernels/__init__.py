@@ -145,7 +145,7 @@ def split(
     """
     c = V.new_empty(V.shape[:2])
     kept, removed = g if in_place else torch.empty_like(g), torch.empty_like(g)
-    arrays = [each.numpy() for each in (g, V, axes(open, V), c, removed, kept)]
+    arrays = [each.numpy() for each in (g, V, open_axes(open, V), c, removed, kept)]
     loops().split(*arrays, one_sided, strength, in_place)
     return kept, removed, c
 
@@ -157,7 +157,7 @@ def of_split(
     <u, 2c - G u>, and the plain lengths of g, relu(c) and relu(c - G u); in float64.
 
     Arguments:
-        g: which `serve` has said yes to.
+        g, c, G: of one V, which `serve` has said yes to for g.
         one_sided, strength: as in `split`.
     """
     totals = g.new_zeros(6, dtype=torch.float64)
@@ -179,11 +179,11 @@ def look_along(vectors: Sequence[Float[Tensor, "m r"]], V: Float[Tensor, "m k r"
 
 
 def no_totals(V: Tensor, count: int) -> Float[Tensor, " n"]:
-    """What nothing adds up to, of so many vectors; see `along.look`."""
+    """Zeros that the numbers of so many vectors, see `along.look`, are added to."""
     return V.new_zeros(GAUGES + 2 * count, dtype=torch.float64)
 
 
-def axes(open: Bool[Tensor, "m k"] | None, V: Float[Tensor, "m k r"]) -> Bool[Tensor, "m _"]:
+def open_axes(open: Bool[Tensor, "m k"] | None, V: Float[Tensor, "m k r"]) -> Bool[Tensor, "m _"]:
     """The axes that are open, as the loops take them; (m, 0) where the coefficients alone decide."""
     return torch.empty(V.shape[0], 0, dtype=torch.bool, device=V.device) if open is None else open
 

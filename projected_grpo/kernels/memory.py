@@ -20,6 +20,8 @@ class Memory:
 
     Arguments:
         vectors: see `of`, which says whether the loops can read them.
+
+    array: the addresses (m,), int64.
     """
 
     def __init__(self, vectors: Sequence[Tensor]) -> None:
@@ -33,11 +35,12 @@ class Memory:
     @classmethod
     def of(cls, vectors: Sequence[Tensor | None], like: Tensor) -> "Memory | None":
         """That of vectors whose values are like those (m, r), which `serve` has said yes to; None where one is missing,
-        is otherwise, or keeps no version that autograd could be told."""
+        is otherwise, shares its address with another, or keeps no version that autograd could be told."""
         placed = [vector for vector in vectors if vector is not None and kernels.is_plain(vector)]
         alike = {(vector.shape, vector.dtype, vector.device, vector.is_inference()) for vector in placed}
         wanted = {(like.shape[1:], like.dtype, like.device, False)}
-        return cls(placed) if len(placed) == len(vectors) and alike == wanted else None
+        apart = len(set(_addresses(placed))) == len(vectors)
+        return cls(placed) if apart and alike == wanted else None
 
     def is_theirs(self) -> bool:
         """Whether the vectors still lie there."""
@@ -80,7 +83,8 @@ def move(
 
     Arguments:
         deployed_at, quarantine_at: where the vectors lie; the second is None where what is removed is dropped.
-        origin, V, base, held, point, look_at: which `serve` has said yes to.
+        origin, V, base, held, point, look_at: of the same modules, which `serve` has said yes to, and none in the
+            memory of the vectors. These overlap nowhere.
         held: None stands for zeros.
         point: what is found is kept there, perhaps over the origin.
         look_at: g, before and start, if anything is, (m, r) each; only with a quarantine.
@@ -88,17 +92,19 @@ def move(
     Returns copies of the deployed and the quarantine vectors, the coefficients, and to the same bits what
     `kernels.look_along` says of g, before - deployed, start - deployed and quarantine.
     """
+    assert quarantine_at is not None or not look_at, "what is looked at is written too"
     m, k, _ = V.shape
     none = V.new_empty(0, 0)
     deployed, c = torch.empty_like(base), V.new_empty(m, k)
     quarantine = none if quarantine_at is None else torch.empty_like(base)
     totals = kernels.no_totals(V, 4)
-    read = [origin, V, kernels.axes(open, V), base, none if held is None else held]
+    read = [origin, V, kernels.open_axes(open, V), base, none if held is None else held]
     arrays = [each.numpy() for each in (*read, point, c, deployed, quarantine)]
     looks = [each.numpy() for each in (*(look_at or (none, none, none)), totals)]
     at = deployed_at.array, (quarantine_at or deployed_at).array
     kernels.loops().move(*at, *arrays, one_sided, strength, *looks)
-    totals[kernels.GAUGES :].sqrt_()
+    if look_at:
+        totals[kernels.GAUGES :].sqrt_()
     for memory in (deployed_at, quarantine_at):
         if memory is not None:
             memory.tell()
