@@ -14,9 +14,9 @@ class Memory:
     """Where m vectors (r,) lie, of which the loops know the addresses alone.
 
     Others may give a vector other memory at any time, by a cast, a move or `.data =`, and nobody is told. So
-    addresses are compared with those that the vectors have now before each use (`is_theirs`), and nothing is read or
-    written where no vector lies. This object holds on to the old memory, so that a vector whose `.data` was replaced
-    never gets the same address again by chance, perhaps with fewer entries.
+    addresses are compared with those that the vectors have now (`is_theirs`) before each use that others may have come
+    before, and nothing is read or written where no vector lies. This object holds on to the old memory, so that a
+    vector whose `.data` was replaced never gets the same address again by chance, perhaps with fewer entries.
 
     Arguments:
         vectors: see `of`, which says whether the loops can read them.
