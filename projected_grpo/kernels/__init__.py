@@ -17,7 +17,7 @@ call for each.
 They serve grouped splits and diagnostics, and so the routed optimizer: of dense float32 or float64 on a CPU, where no
 gradient flows and nothing of torch's (a transform, a compiler, a dispatch mode) watches. The function `split` is
 torch's in any case. Sums are taken in another order than torch's, so the last bits differ, within the bounds in
-`split`. Each process compiles the loops when they are first used, which takes two seconds.
+`split`. Each process compiles the loops when they are first used, which takes three seconds.
 """
 
 import os
