@@ -13,10 +13,10 @@ from projected_grpo import kernels
 class Memory:
     """Where m vectors (r,) lie, of which the loops know the addresses alone.
 
-    Others may give a vector other memory at any time, by a cast, a move or `.data =`, and nobody is told. So
-    addresses are compared with those that the vectors have now (`is_theirs`) before each use that others may have come
-    before, and nothing is read or written where no vector lies. This object holds on to the old memory, so that a
-    vector whose `.data` was replaced never gets the same address again by chance, perhaps with fewer entries.
+    Others may give a vector other memory at any time, by a cast, a move or `.data =`, and nobody is told. So whenever
+    others may have had the vectors, these addresses are compared with those that they have now (`is_theirs`), and
+    nothing is read or written where no vector lies. This object holds on to the old memory, so that a vector whose
+    `.data` was replaced never gets the same address again by chance, perhaps with fewer entries.
 
     Arguments:
         vectors: see `of`, which says whether the loops can read them.
@@ -92,7 +92,7 @@ def move(
     Returns copies of the deployed and the quarantine vectors, the coefficients, and to the same bits what
     `kernels.look_along` says of g, before - deployed, start - deployed and quarantine.
     """
-    assert quarantine_at is not None or not look_at, "what is looked at is written too"
+    assert quarantine_at is not None or not look_at, "nothing is looked at where what is removed is dropped"
     m, k, _ = V.shape
     none = V.new_empty(0, 0)
     deployed, c = torch.empty_like(base), V.new_empty(m, k)
