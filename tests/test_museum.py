@@ -33,7 +33,7 @@ WITHOUT_DTYPE = ("training.", "grading.", "logs.")
 
 
 @functools.cache
-def result_of(fault, dtype=torch.float64) -> Result:
+def result_of(fault, dtype) -> Result:
     subject = replace(fault.subject(), dtype=dtype)
     [result] = verify(subject, tape=tape(), only=[fault.caught_by], profile="quick", shrink=False).results
     return result
@@ -72,7 +72,7 @@ def test_a_fault_is_caught_by_its_invariant(fault, dtype):
 
 @each_fault
 def test_the_failure_says_what_broke_where_by_how_much_and_why(fault):
-    result = result_of(fault)
+    result = result_of(fault, torch.float64)
     first, *lines = failure(result, "the command").splitlines()
     told = {line[:16].strip(): line[16:] for line in lines}
     assert first == f"{fault.caught_by}: violated"
